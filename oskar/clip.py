@@ -1,0 +1,98 @@
+"""A clip: one sample holding any non-empty subset of the modalities, time-aligned.
+
+Shapes: T frames, S people, J joints (the internal 17), H W pixels, B clips.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from oskar.randomness import hash_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """One clip after decoding, temporal sampling and the spatial crop.
+
+    ``frames`` uint8 ``[T, 3, H, W]``. ``joints`` float32 ``[S, T, 17, 3]``: x, y in [0, 1) of the
+    crop and a confidence; an unavailable joint has confidence 0. ``boxes`` float32 ``[S, T, 4]``:
+    x1, y1, x2, y2 in [0, 1] of the crop. ``word_ids`` int64 ``[n]``. A modality that the clip
+    does not have is None. ``label`` is -1 where unknown.
+    """
+
+    clip_id: str
+    frames: Tensor | None = None
+    joints: Tensor | None = None
+    boxes: Tensor | None = None
+    word_ids: Tensor | None = None
+    label: int = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipBatch:
+    """Clips of one batch as dense tensors with a presence flag per modality.
+
+    ``clip_ids`` int64 ``[B]`` (hashed names); ``frames`` uint8 ``[B, T, 3, H, W]``; ``joints``
+    ``[B, S, T, 17, 3]``; ``boxes`` ``[B, S, T, 4]``; ``word_ids`` int64 ``[B, n_words]``, -1 after
+    the caption's end; ``has_video`` and ``has_skeleton`` bool ``[B]``; ``labels`` int64 ``[B]``.
+    """
+
+    clip_ids: Tensor
+    labels: Tensor
+    frames: Tensor | None = None
+    has_video: Tensor | None = None
+    joints: Tensor | None = None
+    boxes: Tensor | None = None
+    has_skeleton: Tensor | None = None
+    word_ids: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+
+def collate_clips(clips: Sequence[Clip], *, n_words: int, n_people: int) -> ClipBatch:
+    """Stack clips into a batch; a modality no clip has stays None.
+
+    Captions longer than ``n_words`` are cut; people beyond ``n_people`` are dropped, fewer are
+    padded as unavailable.
+    """
+    n = len(clips)
+    frames = has_video = joints = boxes = has_skeleton = word_ids = None
+    example = next((c.frames for c in clips if c.frames is not None), None)
+    if example is not None:
+        frames = example.new_zeros((n, *example.shape))
+        has_video = torch.zeros(n, dtype=torch.bool)
+        for i, clip in enumerate(clips):
+            if clip.frames is not None:
+                frames[i] = clip.frames
+                has_video[i] = True
+    example = next((c.joints for c in clips if c.joints is not None), None)
+    if example is not None:
+        n_frames, n_joints = example.shape[1:3]
+        joints = torch.zeros(n, n_people, n_frames, n_joints, 3)
+        boxes = torch.zeros(n, n_people, n_frames, 4)
+        has_skeleton = torch.zeros(n, dtype=torch.bool)
+        for i, clip in enumerate(clips):
+            if clip.joints is not None and clip.boxes is not None:
+                people = min(n_people, len(clip.joints))
+                joints[i, :people] = clip.joints[:people]
+                boxes[i, :people] = clip.boxes[:people]
+                has_skeleton[i] = True
+    if any(c.word_ids is not None for c in clips):
+        word_ids = torch.full((n, n_words), -1, dtype=torch.int64)
+        for i, clip in enumerate(clips):
+            if clip.word_ids is not None:
+                ids = clip.word_ids[:n_words]
+                word_ids[i, : len(ids)] = ids
+    return ClipBatch(
+        clip_ids=torch.tensor([hash_id(c.clip_id) for c in clips], dtype=torch.int64),
+        labels=torch.tensor([c.label for c in clips], dtype=torch.int64),
+        frames=frames,
+        has_video=has_video,
+        joints=joints,
+        boxes=boxes,
+        has_skeleton=has_skeleton,
+        word_ids=word_ids,
+    )
