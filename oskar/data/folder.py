@@ -1,0 +1,107 @@
+"""A plain folder of videos with optional sidecar files, listed as if it had an index."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from oskar.data.columns import OWN_PREFIX, Cells, Table, check_name, read_text, shown
+from oskar.data.labels import CLASSES_FILE
+from oskar.errors import InputError
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+)
+SIDECAR_KEYS = ("caption", "label", "split", "subject")
+_COLUMNS = ("clip_id", "path", "joints_path", *SIDECAR_KEYS)
+
+
+def list_folder(folder: Path, classes: Sequence[str]) -> Table:
+    """One row per video below ``folder``, in the order of their paths; the id is the path without its suffix.
+
+    Beside a video, files of the same stem add to it: ``.txt`` its caption, ``.npz`` its joints,
+    ``.json`` an object with caption, label, split, subject or keys that start with ``x_``. A video
+    in a sub-folder carries that folder's name as metadata; it is the label only where
+    ``classes.txt`` lists it. Names that start with a dot are passed over.
+
+    Raises:
+        InputError: no video, a linked folder, two videos of one stem, a sidecar that is not what it should be.
+    """
+    rows: list[Cells] = []
+    video_of: dict[str, Path] = {}
+    for video in _find_videos(folder):
+        clip_id = video.relative_to(folder).with_suffix("").as_posix()
+        if clip_id in video_of:
+            raise InputError(
+                f"{video}: has the same stem as {video_of[clip_id].name}, so both would be clip {clip_id!r}",
+                fix="rename or move one of them, or list the clips in an index.csv",
+            )
+        video_of[clip_id] = video
+        rows.append(Cells(where=str(video), values=_read_sidecars(folder, clip_id, video, classes)))
+    if not rows:
+        listed = sorted(path.name for path in folder.glob("*.csv"))
+        fix = f"name a manifest: {', '.join(listed[:5])}" if listed else "add an index.csv, or name a folder of videos"
+        raise InputError(f"{folder}: holds no index.csv and no video ({' '.join(sorted(VIDEO_SUFFIXES))})", fix=fix)
+    return Table(source=folder, columns=_COLUMNS, rows=tuple(rows))
+
+
+def _find_videos(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed ({error.strerror})", fix="check its permissions") from error
+
+    videos: list[Path] = []
+    for name, children, files in os.walk(folder, onerror=refuse):
+        parent = Path(name)
+        children[:] = [child for child in children if not child.startswith(".")]
+        for child in children:
+            if (parent / child).is_symlink():
+                raise InputError(
+                    f"{parent / child}: is a linked folder", fix="move the folder here, or name it as data of its own"
+                )
+        videos += [
+            parent / file for file in files if not file.startswith(".") and Path(file).suffix.lower() in VIDEO_SUFFIXES
+        ]
+    return sorted(videos)
+
+
+def _read_sidecars(folder: Path, clip_id: str, video: Path, classes: Sequence[str]) -> dict[str, str]:
+    values = {"clip_id": clip_id, "path": video.relative_to(folder).as_posix()}
+    joints, text, details = (video.with_suffix(suffix) for suffix in (".npz", ".txt", ".json"))
+    if joints.exists():
+        values["joints_path"] = joints.relative_to(folder).as_posix()
+    if details.exists():
+        values |= _read_details(details)
+    if text.exists():
+        if "caption" in values:
+            raise InputError(f"{details}: has a caption, and so has {text.name}", fix="keep one of the two")
+        values["caption"] = read_text(text).strip()
+    if video.parent != folder:
+        values["folder"] = video.parent.name
+        if video.parent.name in classes:
+            label = values.setdefault("label", video.parent.name)
+            if label != video.parent.name:
+                raise InputError(
+                    f"{details}: label {shown(label)} contradicts the folder {shown(video.parent.name)}, a class of "
+                    f"{CLASSES_FILE}",
+                    fix="correct the label, or move the video to the folder of its class",
+                )
+    return {column: value for column, value in values.items() if value}
+
+
+def _read_details(path: Path) -> dict[str, str]:
+    try:
+        details = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} line {error.lineno}: not JSON ({error.msg})", fix="repair or remove it") from error
+    if not isinstance(details, dict):
+        raise InputError(f"{path}: holds a {type(details).__name__}", fix='write an object, such as {"caption": "..."}')
+    values: dict[str, str] = {}
+    for key, value in details.items():
+        check_name(key, SIDECAR_KEYS, str(path), "key")
+        if value is None:
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, str) and not (key.startswith(OWN_PREFIX) and is_number):
+            raise InputError(f"{path}, {key} = {shown(repr(value))}: not a text", fix='write it in "double quotes"')
+        values[key] = str(value).strip()
+    return values

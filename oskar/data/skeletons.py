@@ -1,0 +1,159 @@
+"""Skeleton files: one ``.npz`` per clip, or one packed ``skeletons.npz`` for a whole folder.
+
+Our own format of a clip's file, all arrays without pickles: ``joints`` ``[S, T, J, 2|3]`` or
+``[T, J, 2|3]``, optional ``confidence`` (the same without the last axis), ``boxes`` ``[S, T, 4]`` or
+``[T, 4]`` in the units of 2-D joints, and the texts ``layout`` (a name of ``LAYOUTS``), ``units``
+(``pixels``, ``share`` of the frame, ``metres``) and ``up`` (``+y``, ``-y``, ``+z``; 3-D only). Three
+values of a joint are x, y, confidence in pixels and shares, and x, y, z in metres. Joints of which
+every coordinate is exactly 0 are missing: that is how sensors and pose networks write it.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oskar.data.placement import SkeletonSequence, place
+from oskar.errors import InputError
+from oskar.tokens.layouts import LAYOUTS, Layout, layout_from_names, layout_named, to_internal
+
+__all__ = ["PackedSkeletons", "SkeletonSequence", "folder_layout", "place", "read_joints_file"]
+
+Units = Literal["pixels", "share", "metres"]
+Up = Literal["+y", "-y", "+z"]
+Arrays = dict[str, NDArray[Any]]
+
+_KEYS_2D = ("joints2d", "movenet", "mediapipe", "screen")
+_KEYS = (*_KEYS_2D, "joints3d", "joints", "confidence", "boxes", "layout", "units", "up")
+_NETWORK_LAYOUTS = {"movenet": "COCO-17", "mediapipe": "MediaPipe-33"}  # each of these keys has its own score
+_FARTHEST_FRAMES = 10.0  # a 2-D joint further off is a broken value
+_FARTHEST_METRES = 100.0
+_MOST_PLAUSIBLE_METRES = 20.0  # depth cameras see less far; pixels pass this at once
+_MOST_PLAUSIBLE_SHARE = 2.0
+
+
+def read_joints_file(
+    path: Path, *, frame_size: tuple[int, int] | None, layout: Layout | None, prefer_2d: bool
+) -> SkeletonSequence | None:
+    """The skeletons of one clip's ``.npz``; None where it holds no joints at all.
+
+    The first of these that is there: in 2-D ``joints2d`` (pixels, unless ``units`` is share),
+    ``movenet``, ``mediapipe`` (shares with a score), ``screen`` (pixels; a third value is a depth)
+    and 2-D ``joints``; in 3-D ``joints3d`` and 3-D ``joints``. ``frame_size`` is (width, height) and
+    needed for pixels. ``layout`` is the folder's; one that the file itself names goes before it.
+
+    Raises ``InputError`` on a file that cannot be read, a shape, layout or unit that does not fit,
+    pixels without a frame size, and a recording without one usable joint.
+    """
+    source = str(path)
+    arrays = load_arrays(path)
+    flat: list[str] = list(_KEYS_2D)
+    solid: list[str] = ["joints3d"]
+    joints_units = units_of_joints(arrays, source) if "joints" in arrays else None
+    if joints_units is not None:
+        (solid if joints_units == "metres" else flat).append("joints")
+    key = next((k for k in ([*flat, *solid] if prefer_2d else [*solid, *flat]) if k in arrays), None)
+    if key is None:
+        return None
+    if key == "joints" and joints_units is not None:
+        units = joints_units
+    elif key == "joints3d":
+        units = "metres"
+    else:
+        units = "share" if key in _NETWORK_LAYOUTS or text_of(arrays, "units") == "share" else "pixels"
+    up = choice_of(arrays, "up", get_args(Up), source) or "+y"
+    return decode(
+        key,
+        arrays,
+        layout=layout_of(key, arrays, layout, source),
+        units=units,
+        up=cast(Up, up),
+        frame_size=frame_size,
+        source=source,
+    )
+
+
+def folder_layout(folder: Path) -> Layout | None:
+    """The layout of a folder's ``joint_names.txt``, None where there is no such file."""
+    path = folder / "joint_names.txt"
+    if not path.is_file():
+        return None
+    return layout_from_names(path.read_text(encoding="utf-8").split("\n")[:-1], str(path))
+
+
+class PackedSkeletons:
+    """The recordings of a folder's ``skeletons.npz``, read once at the first use.
+
+    ``joints`` ``[sum T, J, 2|3]`` or ``[sum T, S, J, 2|3]``, optional ``screen``, ``confidence`` and
+    ``boxes``; a recording is a range of rows. Without a text ``units``, 2-D and 3-D are told apart
+    over the whole file (see ``units_of_joints``); without a text ``up``, 3-D joints whose heads are
+    mostly below their ankles have y pointing down. With ``prefer_2d``, ``screen`` goes before
+    ``joints``.
+    """
+
+    def __init__(self, folder: Path, *, prefer_2d: bool = False) -> None:
+        self.path = folder / "skeletons.npz"
+        self._folder = folder
+        self._prefer_2d = prefer_2d
+
+    @cached_property
+    def _arrays(self) -> Arrays:
+        arrays = load_arrays(self.path)
+        if "joints" not in arrays:
+            raise InputError(f"{self.path}: no array 'joints'", fix="store the joints of all recordings as 'joints'")
+        return arrays
+
+    @cached_property
+    def _key(self) -> str:
+        return "screen" if self._prefer_2d and "screen" in self._arrays else "joints"
+
+    @cached_property
+    def units(self) -> Units:
+        """What the coordinates are measured in."""
+        return "pixels" if self._key == "screen" else units_of_joints(self._arrays, str(self.path))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the folder's ``joint_names.txt`` or of the file itself."""
+        return layout_of(self._key, self._arrays, folder_layout(self._folder), str(self.path))
+
+    @cached_property
+    def up(self) -> Up:
+        """Where up is, as the file says or as the heads and ankles of the whole file show."""
+        said = choice_of(self._arrays, "up", get_args(Up), str(self.path))
+        if said is not None or self.units != "metres":
+            return cast(Up, said or "+y")
+        joints = self._arrays["joints"]
+        sample = torch.from_numpy(joints[:: max(len(joints) // 2000, 1)].astype(np.float32))
+        positions, confidence = to_internal(sample, sample.abs().sum(dim=-1), self.layout)
+        has_both = (confidence[..., 0] > 0) & (confidence[..., 15:] > 0).all(dim=-1)
+        height = (positions[..., 0, 1] - positions[..., 15:, 1].mean(dim=-1))[has_both]
+        return "-y" if len(height) and float(height.median()) < 0 else "+y"
+
+    def sequence(self, start: int, end: int, frame_size: tuple[int, int] | None) -> SkeletonSequence:
+        """The recording in rows ``start`` to ``end``; ``frame_size`` (width, height) is needed for pixels."""
+        n_rows = len(self._arrays["joints"])
+        source = f"{self.path}, rows {start} to {end}"
+        if not 0 <= start < end <= n_rows:
+            raise InputError(f"{source}: the file has {n_rows} rows", fix="correct start and end in the index")
+        rows = {
+            name: self._arrays[name][start:end] for name in (self._key, "confidence", "boxes") if name in self._arrays
+        }
+        n_axes = {"confidence": 3, "boxes": 3}
+        people_first = {k: np.moveaxis(a, 1, 0) if a.ndim == n_axes.get(k, 4) else a for k, a in rows.items()}
+        return decode(
+            self._key,
+            people_first,
+            layout=self.layout,
+            units=self.units,
+            up=self.up,
+            frame_size=frame_size,
+            source=source,
+        )

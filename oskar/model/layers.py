@@ -1,0 +1,103 @@
+"""Attention, feed-forward layers and the two kinds of pre-norm blocks built from them."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oskar.config import ModelConfig
+
+NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries ``[B, Q, D]`` over a context ``[B, V, D]`` (default: themselves).
+
+    ``pairs`` bool, broadcastable to ``[B, 1, Q, V]``: True where a query may attend to a key.
+    """
+
+    def __init__(self, width: int, n_heads: int, bias: bool) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None) -> Tensor:
+        n_clips, n_queries, width = x.shape
+        if context is None:
+            projected = self.query_key_value(x).unflatten(-1, (3, self.n_heads, -1))
+            query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            weight, bias = self.query_key_value.weight, self.query_key_value.bias
+            query_bias, context_bias = (None, None) if bias is None else (bias[:width], bias[width:])
+            query = F.linear(x, weight[:width], query_bias).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            projected = F.linear(context, weight[width:], context_bias).unflatten(-1, (2, self.n_heads, -1))
+            key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=pairs)
+        return self.output(attended.transpose(1, 2).reshape(n_clips, n_queries, width))
+
+
+class SwiGLU(nn.Module):
+    """``W3 (silu(W1 x) * W2 x)`` with hidden width floor(8 D / 3), which keeps parameter counts (A19)."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        hidden = 8 * width // 3
+        self.gate_value = nn.Linear(width, 2 * hidden, bias=bias)
+        self.output = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.gate_value(x).chunk(2, dim=-1)
+        return self.output(F.silu(gate) * value)
+
+
+class GELUMLP(nn.Module):
+    """Two linear layers with GELU between, hidden width 4 D."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.input = nn.Linear(width, 4 * width, bias=bias)
+        self.output = nn.Linear(4 * width, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.gelu(self.input(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block; with ``context`` its attention is cross-attention.
+
+    The context arrives normalised (the encoder ends in a norm), so only queries are normalised.
+    """
+
+    def __init__(self, width: int, n_heads: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attention = Attention(width, n_heads, config.bias)
+        self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = SwiGLU(width, config.bias) if config.mlp == "swiglu" else GELUMLP(width, config.bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm_attention(x), context, pairs)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+def allowed_pairs(queries: Tensor, keys: Tensor, *, within_segment: bool) -> Tensor:
+    """Bool ``[B, 1, Q, V]`` from segments ``[B, Q]`` and ``[B, V]`` (-1 = empty slot).
+
+    Real tokens see real tokens, of their own segment only where ``within_segment``. Empty slots
+    see each other, so that no row of the attention is empty.
+    """
+    if within_segment:
+        allowed = queries[:, :, None] == keys[:, None, :]
+    else:
+        allowed = (queries >= 0)[:, :, None] == (keys >= 0)[:, None, :]
+    return allowed[:, None]
+
+
+def init_weights(module: nn.Module, std: float) -> None:
+    """Truncated normal weights and zero biases for every linear layer and table below ``module``."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.trunc_normal_(child.weight, std=std)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Embedding):
+            nn.init.trunc_normal_(child.weight, std=std)

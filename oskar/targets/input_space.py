@@ -1,0 +1,56 @@
+"""Input-space targets: the tokens' own values, as in masked autoencoders."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oskar.config import Config
+from oskar.masking.packing import Batch, ModalityTokens
+from oskar.modalities import Modality, modality_specs
+from oskar.model.layers import init_weights
+from oskar.model.momentum import MomentumEncoders
+from oskar.targets.target import Comparison, Target
+from oskar.tokens.video import normalise_pixels
+
+
+class InputTarget(Target):
+    """Pixels (normalised inside each tubelet), joint coordinates, word ids; one linear readout for each.
+
+    Pixels and coordinates are compared by squared error averaged over a token's values, word ids by
+    cross-entropy divided by the log of the vocabulary, so that each modality starts near 1.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.normalise, self.patch_size = config.target.normalise, config.tokens.patch_size
+        self.specs = modality_specs(config.tokens)
+        widths = {n: s.vocabulary_size or (2 if n == "skeleton" else s.token_width) for n, s in self.specs.items()}
+        self.readouts = nn.ModuleDict({n: nn.Linear(config.predictor.width, w) for n, w in widths.items()})
+        init_weights(self, config.model.init_std)
+
+    def forward(self, predicted: Tensor, batch: Batch, view: int, momentum: MomentumEncoders | None) -> Comparison:
+        target = batch.views[view].target
+        flat = predicted.flatten(0, 1)
+        error = torch.zeros(len(flat), device=flat.device)
+        width = max(r.out_features for n, r in self.readouts.items() if n != "text") if len(self.specs) > 1 else 1
+        shown = torch.zeros(2, len(flat), width, device=flat.device)
+        for name, tokens in target.tokens.items():
+            predictions = self.readouts[name](flat[tokens.slots]).float()
+            if name == "text":
+                ids = tokens.values.squeeze(1)
+                log_size = torch.log(torch.tensor(float(predictions.shape[1])))
+                error = error.index_copy(0, tokens.slots, F.cross_entropy(predictions, ids, reduction="none") / log_size)
+                continue
+            targets = self.values(name, tokens)
+            error = error.index_copy(0, tokens.slots, (predictions - targets).square().mean(-1))
+            shown[0, tokens.slots, : targets.shape[1]] = predictions.detach()
+            shown[1, tokens.slots, : targets.shape[1]] = targets
+        shape = predicted.shape[:2]
+        return Comparison(error.view(shape), shown[0].unflatten(0, shape), shown[1].unflatten(0, shape))
+
+    def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
+        """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""
+        if name == "skeleton":
+            return tokens.values[:, :2]
+        values = normalise_pixels(tokens.values, self.patch_size)
+        return F.layer_norm(values, values.shape[-1:], eps=1e-6) if self.normalise else values

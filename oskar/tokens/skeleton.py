@@ -1,0 +1,39 @@
+"""Skeleton tokens: one joint of one person in one frame, as (x, y, confidence)."""
+
+import torch
+from torch import Tensor
+
+from oskar.config import TokensConfig
+from oskar.modalities import Modality
+
+
+class SkeletonTokens:
+    """Tokens in the order person, frame, joint.
+
+    ``joints`` ``[B, S, T, J, 3]`` in shares of the crop. A joint is available when its confidence
+    reaches ``min_confidence`` and it lies inside the crop. The cell of joint (x, y) in frame t is
+    ``(t // tubelet_frames, floor(G y), floor(G x))`` on the video's G x G grid (assumption A17).
+    """
+
+    modality: Modality = "skeleton"
+
+    def __init__(self, joints: Tensor, boxes: Tensor, has_skeleton: Tensor, tokens: TokensConfig) -> None:
+        n_clips, _, n_frames, n_joints, _ = joints.shape
+        self._per_frame, self._per_person = n_joints, n_frames * n_joints
+        self._joints, self._boxes = joints, boxes
+        x, y, confidence = joints.unbind(-1)
+        is_inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
+        is_valid = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
+        self.is_valid = is_valid.flatten(1) & has_skeleton[:, None]
+        side = tokens.resolution // tokens.patch_size
+        row, column = (y * side).long().clamp(0, side - 1), (x * side).long().clamp(0, side - 1)
+        step = torch.arange(n_frames, device=joints.device).div(tokens.tubelet_frames, rounding_mode="floor")
+        cells = step[:, None] * side * side + row * side + column
+        self.cells = torch.where(self.is_valid, cells.view(n_clips, -1), -1)
+
+    def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
+        return self._joints.flatten(1, 3)[clip_idx, token_idx]
+
+    def boxes(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
+        person, rest = token_idx // self._per_person, token_idx % self._per_person
+        return self._boxes[clip_idx, person, rest // self._per_frame]

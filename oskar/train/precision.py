@@ -1,0 +1,135 @@
+"""float32 or bfloat16 autocast: asked for, or chosen by measuring both on the device at hand."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from oskar.errors import InputError
+
+MIN_SPEEDUP = 1.2
+MAX_RELATIVE_ERROR = 0.02  # bfloat16 rounds to 2^-9 of a value; a correct product of two is well below this
+_BUDGET_SECONDS = 0.25
+_MAX_REPEATS = 8
+_WIDTH = 384
+_ROWS = {"cpu": 512}
+_ROWS_ELSEWHERE = 16384  # enough to fill a GPU
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionChoice:
+    """The dtype of a run's matrix products, why, and how much faster bfloat16 measured (None: not measured).
+
+    A timing is never twice the same: a resumed run takes the choice it stored, and the processes
+    of a distributed run that of the first.
+    """
+
+    dtype: torch.dtype
+    reason: str
+    speedup: float | None = None
+
+    @property
+    def is_autocast(self) -> bool:
+        return self.dtype != torch.float32
+
+    def to_json(self) -> dict[str, Any]:
+        return {"dtype": str(self.dtype).removeprefix("torch."), "reason": self.reason, "speedup": self.speedup}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Restore what ``to_json`` gave; ``source`` names the file in errors.
+
+        Raises:
+            InputError: no such choice.
+        """
+        name = values.get("dtype")
+        speedup = values.get("speedup")
+        if name not in _DTYPES or not isinstance(speedup, float | None):
+            raise InputError(
+                f"{source}: precision = {dict(values)!r} is no choice of precision",
+                fix=f"use a dtype of {list(_DTYPES)}",
+            )
+        return cls(dtype=_DTYPES[name], reason=str(values.get("reason", "")), speedup=speedup)
+
+
+def choose_precision(setting: Literal["auto", "float32", "bfloat16"], device: torch.device) -> PrecisionChoice:
+    """The precision a setting asks for; "auto" measures an MLP's forward and backward for under 0.3 s.
+
+    bfloat16 must be at least 1.2 times as fast as float32, finite, and close to it. The global
+    random state is left alone.
+    """
+    if setting != "auto":
+        return PrecisionChoice(dtype=_DTYPES[setting], reason=f"train.precision={setting}")
+    try:
+        speedup, relative_error = _compare(device)
+    except RuntimeError as error:  # what torch raises where a device has no bfloat16 kernels
+        return PrecisionChoice(dtype=torch.float32, reason=f"bfloat16 does not run on {device}: {error}")
+    return _decide(speedup, relative_error)
+
+
+def _decide(speedup: float, relative_error: float) -> PrecisionChoice:
+    if not relative_error <= MAX_RELATIVE_ERROR:  # NaN fails too
+        reason = f"bfloat16 is wrong by {relative_error:.1%}, more than {MAX_RELATIVE_ERROR:.0%}"
+        return PrecisionChoice(dtype=torch.float32, reason=reason, speedup=speedup)
+    is_faster = speedup >= MIN_SPEEDUP
+    reason = f"bfloat16 measured {speedup:.2f} times as fast as float32; {MIN_SPEEDUP} is asked for"
+    return PrecisionChoice(dtype=torch.bfloat16 if is_faster else torch.float32, reason=reason, speedup=speedup)
+
+
+def _compare(device: torch.device) -> tuple[float, float]:
+    """(speedup of bfloat16, largest relative error of its output and gradients)."""
+    step = _mlp_step(device)
+    started = time.perf_counter()
+    exact, _ = _timed(step, torch.float32, device)
+    rounded, _ = _timed(step, torch.bfloat16, device)
+    error = max((_relative_error(r, e) for r, e in zip(rounded, exact, strict=True)), key=_nan_is_largest)
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for repeat in range(_MAX_REPEATS):
+        for dtype in best:  # in turn, so that a busy machine slows both
+            best[dtype] = min(best[dtype], _timed(step, dtype, device)[1])
+        per_repeat = (time.perf_counter() - started) / (repeat + 2)
+        if time.perf_counter() - started + per_repeat > _BUDGET_SECONDS:
+            break
+    return best[torch.float32] / best[torch.bfloat16], error
+
+
+def _mlp_step(device: torch.device) -> Callable[[torch.dtype], tuple[Tensor, ...]]:
+    generator = torch.Generator().manual_seed(0)
+    rows = _ROWS.get(device.type, _ROWS_ELSEWHERE)
+
+    def draw(*shape: int) -> Tensor:
+        values = torch.randn(shape, generator=generator) * shape[-1] ** -0.5
+        return values.to(device).requires_grad_()
+
+    x, w_in, w_out = draw(rows, _WIDTH), draw(4 * _WIDTH, _WIDTH), draw(_WIDTH, 4 * _WIDTH)
+
+    def step(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = F.linear(F.gelu(F.linear(x, w_in)), w_out)
+        return out, *torch.autograd.grad(out.float().square().sum(), (x, w_in, w_out))
+
+    return step
+
+
+def _timed(
+    step: Callable[[torch.dtype], tuple[Tensor, ...]], dtype: torch.dtype, device: torch.device
+) -> tuple[tuple[Tensor, ...], float]:
+    started = time.perf_counter()
+    results = step(dtype)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return results, time.perf_counter() - started
+
+
+def _relative_error(found: Tensor, exact: Tensor) -> float:
+    return float((found.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm())
+
+
+def _nan_is_largest(value: float) -> float:
+    return math.inf if math.isnan(value) else value
