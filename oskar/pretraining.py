@@ -79,7 +79,7 @@ class MaskedPrediction(nn.Module):
             return self.fusion
         return self.momentum.encoder(next(name for name in self.modalities if name == modality))
 
-    def parameter_groups_for_clipping(self) -> list[list[nn.Parameter]]:
+    def parameter_groups_for_clipping(self) -> dict[str, list[nn.Parameter]]:
         """Fusion side and predictor side, each clipped by its own norm (A33)."""
         predictor = [*self.predictor.parameters(), *self.target.parameters()]
-        return [list(self.fusion.parameters()), predictor]
+        return {"fusion": list(self.fusion.parameters()), "predictor": predictor}

@@ -5,21 +5,28 @@ import difflib
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from oskar.errors import InputError
 
+# fmt: off
 ROW_COLUMNS = frozenset(
-    "clip_id path joints_path row start end caption caption_source label label_id group subject "
-    "n_frames fps width height has_joints".split()
+    (
+        "clip_id", "path", "joints_path", "row", "start", "end", "caption", "caption_source", "label",
+        "label_id", "group", "subject", "n_frames", "fps", "width", "height", "has_joints",
+    )
 )
 METADATA_COLUMNS = frozenset(
-    "action actions bytes camera jhmdb_name match_dice match_margin mediapipe_missing_frames repetition setup "
-    "source_path source_repository src_depth_frames src_height src_skeleton_frames src_width trial view "
-    "viewpoint".split()
+    (
+        "action", "actions", "bytes", "camera", "jhmdb_name", "match_dice", "match_margin",
+        "mediapipe_missing_frames", "repetition", "setup", "source_path", "source_repository",
+        "src_depth_frames", "src_height", "src_skeleton_frames", "src_width", "trial", "view", "viewpoint",
+    )
 )
+# fmt: on
 ALIASES: Mapping[str, str] = {"file": "path", "frames": "n_frames"}
 OWN_PREFIX = "x_"
 _SPLIT = re.compile(r"split\d*")
@@ -61,12 +68,11 @@ class Cells:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows as listed; ``columns`` has its aliases replaced, and ``has_file_ids`` says that ids are file stems."""
+    """Rows as listed; aliases among ``columns`` are replaced."""
 
     source: Path
     columns: tuple[str, ...]
     rows: tuple[Cells, ...]
-    has_file_ids: bool = False
 
 
 def read_text(path: Path) -> str:
@@ -74,7 +80,9 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", fix="check the file and its permissions") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror})", fix="check the file and its permissions"
+        ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -89,6 +97,9 @@ def read_text(path: Path) -> str:
 
 def read_table(path: Path) -> Table:
     """Read a comma-separated manifest with a header line; empty lines are passed over.
+
+    Where the files are named in a column ``file`` and there is no ``clip_id``, a clip's id is the
+    stem of its file, or the whole path where two files share a stem.
 
     Raises:
         InputError: not UTF-8, not CSV, no header, an unknown or repeated column, a row with too many
@@ -122,7 +133,9 @@ def read_table(path: Path) -> Table:
         raise InputError(f"{path}: is empty", fix="start it with a line of column names, such as clip_id,path,label")
     if not rows:
         raise InputError(f"{path}: lists no clip", fix="add one line per clip below the header")
-    return Table(source=path, columns=columns, rows=tuple(rows), has_file_ids="file" in header)
+    if "file" in header and "clip_id" not in header:
+        rows = _name_by_file(rows)
+    return Table(source=path, columns=columns, rows=tuple(rows))
 
 
 def check_name(name: str, known: Collection[str], where: str, kind: str) -> None:
@@ -137,9 +150,30 @@ def check_name(name: str, known: Collection[str], where: str, kind: str) -> None
     )
 
 
+def check_encodable(text: str, where: str) -> str:
+    """The text itself; InputError where it holds half characters, which no UTF-8 file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: {ascii(text)[:80]} is not UTF-8 text", fix="rename or rewrite it in UTF-8"
+        ) from error
+    return text
+
+
 def shown(text: str) -> str:
     """A value for an error message, cut to 80 characters."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def _name_by_file(rows: list[Cells]) -> list[Cells]:
+    files = [cells.values.get("path", "") for cells in rows]
+    uses = Counter(Path(file).stem for file in files)
+    ids = [Path(file).stem if uses[Path(file).stem] == 1 else file for file in files]
+    return [
+        Cells(where=cells.where, values={"clip_id": clip_id, **cells.values} if clip_id else cells.values)
+        for cells, clip_id in zip(rows, ids, strict=True)
+    ]
 
 
 def _check_header(header: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -2,16 +2,22 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from oskar.data.columns import OWN_PREFIX, Cells, Table, check_name, read_text, shown
+from oskar.data.columns import OWN_PREFIX, Cells, Table, check_encodable, check_name, read_text, shown
 from oskar.data.labels import CLASSES_FILE
 from oskar.errors import InputError
 
+# fmt: off
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+    (
+        ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+        ".ogv", ".ts", ".webm", ".wmv",
+    )
 )
+# fmt: on
 SIDECAR_KEYS = ("caption", "label", "split", "subject")
 _COLUMNS = ("clip_id", "path", "joints_path", *SIDECAR_KEYS)
 
@@ -20,24 +26,24 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
     """One row per video below ``folder``, in the order of their paths; the id is the path without its suffix.
 
     Beside a video, files of the same stem add to it: ``.txt`` its caption, ``.npz`` its joints,
-    ``.json`` an object with caption, label, split, subject or keys that start with ``x_``. A video
+    ``.json`` an object with caption, label, split, subject or keys that start with ``x_``. Two
+    videos of one stem keep the suffix in their ids and may have no such files. A video
     in a sub-folder carries that folder's name as metadata; it is the label only where
     ``classes.txt`` lists it. Names that start with a dot are passed over.
 
     Raises:
-        InputError: no video, a linked folder, two videos of one stem, a sidecar that is not what it should be.
+        InputError: no video, a linked folder, a sidecar of two videos, a sidecar that is not what it should be.
     """
+    videos = _find_videos(folder)
+    uses = Counter(video.with_suffix("") for video in videos)
     rows: list[Cells] = []
-    video_of: dict[str, Path] = {}
-    for video in _find_videos(folder):
-        clip_id = video.relative_to(folder).with_suffix("").as_posix()
-        if clip_id in video_of:
-            raise InputError(
-                f"{video}: has the same stem as {video_of[clip_id].name}, so both would be clip {clip_id!r}",
-                fix="rename or move one of them, or list the clips in an index.csv",
-            )
-        video_of[clip_id] = video
-        rows.append(Cells(where=str(video), values=_read_sidecars(folder, clip_id, video, classes)))
+    for video in videos:
+        is_alone = uses[video.with_suffix("")] == 1
+        path = video.relative_to(folder)
+        check_encodable(path.as_posix(), f"a file name in {folder}")
+        clip_id = (path.with_suffix("") if is_alone else path).as_posix()
+        values = {"clip_id": clip_id, "path": path.as_posix(), **_read_sidecars(folder, video, classes, is_alone)}
+        rows.append(Cells(where=str(video), values=values))
     if not rows:
         listed = sorted(path.name for path in folder.glob("*.csv"))
         fix = f"name a manifest: {', '.join(listed[:5])}" if listed else "add an index.csv, or name a folder of videos"
@@ -47,7 +53,9 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
 
 def _find_videos(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror})", fix="check its permissions") from error
+        raise InputError(
+            f"{error.filename}: cannot be listed ({error.strerror})", fix="check its permissions"
+        ) from error
 
     videos: list[Path] = []
     for name, children, files in os.walk(folder, onerror=refuse):
@@ -64,9 +72,15 @@ def _find_videos(folder: Path) -> list[Path]:
     return sorted(videos)
 
 
-def _read_sidecars(folder: Path, clip_id: str, video: Path, classes: Sequence[str]) -> dict[str, str]:
-    values = {"clip_id": clip_id, "path": video.relative_to(folder).as_posix()}
+def _read_sidecars(folder: Path, video: Path, classes: Sequence[str], is_alone: bool) -> dict[str, str]:
+    values: dict[str, str] = {}
     joints, text, details = (video.with_suffix(suffix) for suffix in (".npz", ".txt", ".json"))
+    for sidecar in (joints, text, details):
+        if not is_alone and sidecar.exists():
+            raise InputError(
+                f"{sidecar}: belongs to {video.name} and to another video of that stem",
+                fix="rename one of the videos, or list the clips in an index.csv",
+            )
     if joints.exists():
         values["joints_path"] = joints.relative_to(folder).as_posix()
     if details.exists():
@@ -103,5 +117,5 @@ def _read_details(path: Path) -> dict[str, str]:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not isinstance(value, str) and not (key.startswith(OWN_PREFIX) and is_number):
             raise InputError(f"{path}, {key} = {shown(repr(value))}: not a text", fix='write it in "double quotes"')
-        values[key] = str(value).strip()
+        values[key] = check_encodable(str(value).strip(), f"{path}, {key}")
     return values

@@ -1,3 +1,33 @@
+"""The arrays of a skeleton file: what they hold, in which units, and their joints in the internal layout."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oskar.data.placement import SkeletonSequence
+from oskar.errors import InputError
+from oskar.tokens.layouts import LAYOUTS, Layout, layout_named, to_internal
+
+Units = Literal["pixels", "share", "metres"]
+Up = Literal["+y", "-y", "+z"]
+Arrays = dict[str, NDArray[Any]]
+
+KEYS_2D = ("joints2d", "movenet", "mediapipe", "screen")
+NETWORK_LAYOUTS = {"movenet": "COCO-17", "mediapipe": "MediaPipe-33"}  # these keys bring their own score
+_KEYS = (*KEYS_2D, "joints3d", "joints", "confidence", "boxes", "layout", "units", "up")
+_FARTHEST_FRAMES = 10.0  # a 2-D joint further off is a broken value
+_FARTHEST_METRES = 100.0
+_MOST_PLAUSIBLE_METRES = 20.0  # depth cameras see less far; pixels pass this at once
+_MOST_PLAUSIBLE_SHARE = 2.0
+
+
 def decode(
     key: str,
     arrays: Arrays,
@@ -10,6 +40,11 @@ def decode(
 ) -> SkeletonSequence:
     """The recording stored under ``key``, in the internal layout and our units."""
     positions, confidence = _split(key, arrays, units, source)
+    if positions.shape[2] != len(layout.joint_names):
+        raise InputError(
+            f"{source}: {key} has {positions.shape[2]} joints, layout {layout.name} has {len(layout.joint_names)}",
+            fix="correct joint_names.txt or the file's layout",
+        )
     boxes = None
     if "boxes" in arrays and units != "metres":
         boxes = _with_people(arrays["boxes"], 3, f"{source}: boxes")
@@ -27,10 +62,7 @@ def decode(
         positions = _upright(positions, up)
     farthest = _FARTHEST_METRES if units == "metres" else _FARTHEST_FRAMES
     is_real = (positions.abs() <= farthest).all(dim=-1) & (positions != 0).any(dim=-1)
-    try:
-        positions, confidence = to_internal(positions, torch.where(is_real, confidence, 0.0), layout)
-    except InputError as error:
-        raise InputError(f"{source}: {key}: {error}", fix="correct joint_names.txt or the array") from error
+    positions, confidence = to_internal(positions, torch.where(is_real, confidence, 0.0), layout)
     if not bool((confidence > 0).any()):
         raise InputError(f"{source}: no usable joint in {key}", fix="leave the joints of this clip out of the index")
     aspect = 1.0 if frame_size is None else frame_size[0] / frame_size[1]
@@ -47,18 +79,18 @@ def _split(key: str, arrays: Arrays, units: Units, source: str) -> tuple[Tensor,
             fix="store [people, frames, joints, values] or [frames, joints, values]",
         )
     positions = values if units == "metres" else values[..., :2]
-    if "confidence" in arrays and key not in _NETWORK_LAYOUTS:
+    if "confidence" in arrays and key not in NETWORK_LAYOUTS:
         confidence = _with_people(arrays["confidence"], 3, f"{source}: confidence")
         _same_shape(confidence.shape, positions.shape[:3], f"{source}: confidence")
     elif units == "metres" or values.shape[-1] == 2 or key == "screen":
         return positions, torch.ones(positions.shape[:3])
     else:
         confidence = values[..., -1]
-    worst = float(confidence.nan_to_num().sub(0.5).abs().max()) if confidence.numel() else 0.0
-    if worst > 0.5 + 1e-3:
+    known = confidence[confidence.isfinite()]
+    if len(known) and not -1e-3 <= float(known.min()) <= float(known.max()) <= 1 + 1e-3:
         raise InputError(
-            f"{source}: {key} has a confidence {worst - 0.5:g} outside [0, 1]",
-            fix="divide the confidences by their largest value",
+            f"{source}: {key} has confidences from {float(known.min()):g} to {float(known.max()):g}",
+            fix="store confidences between 0 and 1",
         )
     return positions, confidence.clamp(0.0, 1.0)
 
@@ -70,9 +102,8 @@ def units_of_joints(arrays: Arrays, source: str) -> Units:
     lie within 2, and three values are metres unless the third always lies in [0, 1], as a confidence
     does. Raises ``InputError`` where this leaves the question open.
     """
-    said = choice_of(arrays, "units", get_args(Units), source)
-    if said is not None:
-        return cast(Units, said)
+    if "units" in arrays:
+        return cast(Units, _choice_of(arrays, "units", get_args(Units), source))
     joints = arrays["joints"]
     width = joints.shape[-1] if joints.ndim else 0
     values = joints.reshape(-1, max(width, 1))
@@ -101,8 +132,9 @@ def _upright(positions: Tensor, up: Up) -> Tensor:
 
 
 def layout_of(key: str, arrays: Arrays, layout: Layout | None, source: str) -> Layout:
-    if key in _NETWORK_LAYOUTS:
-        return LAYOUTS[_NETWORK_LAYOUTS[key]]
+    """The layout of the joints under ``key``: the pose network's, else the file's own, else ``layout``."""
+    if key in NETWORK_LAYOUTS:
+        return LAYOUTS[NETWORK_LAYOUTS[key]]
     said = text_of(arrays, "layout")
     if said is not None:
         return layout_named(said, f"{source}: layout")
@@ -115,15 +147,17 @@ def layout_of(key: str, arrays: Arrays, layout: Layout | None, source: str) -> L
 
 
 def load_arrays(path: Path) -> Arrays:
-    """The arrays we know of a file, never unpickling anything."""
+    """The arrays of a file whose names mean something here; nothing is ever unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: not an .npz file", fix="store the arrays with numpy.savez_compressed")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with file:
             return {name: file[name] for name in _KEYS if name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{path}: cannot be read as .npz ({error})", fix="write the file again, without pickles"
+            f"{path}: cannot be read as .npz ({error})",
+            fix="write it again with numpy.savez_compressed, without objects",
         ) from error
 
 
@@ -144,11 +178,17 @@ def _same_shape(shape: Sequence[int], expected: Sequence[int], source: str) -> N
 
 
 def text_of(arrays: Arrays, key: str) -> str | None:
+    """The text stored under ``key``, None where there is none."""
     return str(arrays[key].reshape(-1)[0]) if key in arrays and arrays[key].size else None
 
 
-def choice_of(arrays: Arrays, key: str, known: tuple[str, ...], source: str) -> str | None:
+def up_of(arrays: Arrays, source: str) -> Up | None:
+    """The direction of up that the file states."""
+    return cast(Up, _choice_of(arrays, "up", get_args(Up), source)) if "up" in arrays else None
+
+
+def _choice_of(arrays: Arrays, key: str, known: tuple[str, ...], source: str) -> str:
     said = text_of(arrays, key)
-    if said is not None and said not in known:
+    if said not in known:
         raise InputError(f"{source}: {key} = {said!r}", fix=f"use one of {', '.join(known)}")
     return said

@@ -55,10 +55,10 @@ def order_classes(rows: Sequence[Cells]) -> tuple[str, ...]:
             first_of_id[label_id] = (label, cells)
     if not first_of_id:
         return tuple(sorted(first_of_label))
-    for label, (label_id, cells) in first_of_label.items():
+    for label_id, cells in first_of_label.values():
         if label_id is None:
             raise cells.error("label", "has no label_id, while other rows have one", f"add it, or {_GIVE_CLASSES}")
-    for label_id, (name, cells) in first_of_id.items():
+    for name, cells in first_of_id.values():
         if name is None and first_of_label:
             raise cells.error("label_id", "no row says which label this is", f"add the label, or {_GIVE_CLASSES}")
     for expected, label_id in enumerate(sorted(first_of_id)):
@@ -88,7 +88,7 @@ def find_class(cells: Cells, classes: Sequence[str], id_of: dict[str, int]) -> i
     if label_id is not None and id_of[label] != label_id:
         raise cells.error(
             "label_id",
-            f"contradicts label {shown(label)}, which is class {id_of[label]}; {label_id} is {shown(classes[label_id])}",
+            f"label {shown(label)} is class {id_of[label]}, and class {label_id} is {shown(classes[label_id])}",
             f"correct one of the two, or {_GIVE_CLASSES}",
         )
     return id_of[label]

@@ -4,66 +4,21 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from oskar.data.columns import METADATA_COLUMNS, OWN_PREFIX, Cells, Table, read_table, shown
+from oskar.data.columns import Table, read_table, shown
 from oskar.data.folder import list_folder
 from oskar.data.labels import find_class, order_classes, read_classes
+from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import InputError
-from oskar.modalities import Modality
+
+__all__ = ["Manifest", "Row", "fingerprint", "read_manifest", "read_manifests", "select"]
 
 INDEX_FILE = "index.csv"
-PACKED_FILE = "skeletons.npz"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One clip as listed; what its manifest does not say is None.
-
-    ``packed_rows`` are the first frame and the one after the last in the manifest's packed joints.
-    ``has_joints`` is False where a joints file holds boxes only (column ``has_joints`` = 0).
-    ``is_caption_composed`` says that the caption was made from the label: its ``caption_source``
-    starts with "composed", or no source is given and all clips of every label share one caption.
-    ``missing`` names the columns whose file is not there (only with ``missing="keep"``).
-    Captions may be of any length: the tokenizer cuts them.
-    """
-
-    clip_id: str
-    video_path: Path | None = None
-    joints_path: Path | None = None
-    packed_rows: tuple[int, int] | None = None
-    has_joints: bool = False
-    caption: str | None = None
-    is_caption_composed: bool = False
-    label: str | None = None
-    label_id: int | None = None
-    split: str | None = None
-    subject: str | None = None
-    group: str | None = None
-    n_frames: int | None = None
-    fps: float | None = None
-    width: int | None = None
-    height: int | None = None
-    missing: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The modalities this row lists, in the table's order."""
-        is_there: dict[Modality, bool] = {
-            "video": self.video_path is not None,
-            "skeleton": self.has_joints,
-            "text": self.caption is not None,
-        }
-        return tuple(name for name, is_listed in is_there.items() if is_listed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,38 +42,6 @@ class Manifest:
         return self.folder / PACKED_FILE
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Files:
-    """Finds listed files below one folder; real parents are looked up once each."""
-
-    folder: Path
-    real_folder: Path
-    is_missing_kept: bool
-    real_parents: dict[Path, Path] = field(default_factory=dict)
-
-    def find(self, cells: Cells, column: str) -> tuple[Path | None, bool]:
-        """The path in a column and whether a file is there; InputError outside the folder or not there."""
-        text = cells.values.get(column)
-        if text is None:
-            return None, True
-        path = self.folder / text
-        parent = self.real_parents.get(path.parent)
-        if parent is None:
-            parent = self.real_parents[path.parent] = Path(os.path.realpath(path.parent))
-        real = parent / path.name
-        if path.name == ".." or real.is_symlink():
-            real = Path(os.path.realpath(path))
-        if Path(text).is_absolute() or not real.is_relative_to(self.real_folder):
-            raise cells.error(
-                column, f"is not below {self.folder}", "move the file into the folder and write its path from there"
-            )
-        is_there = real.is_file()
-        if not is_there and not self.is_missing_kept:
-            problem = "is not a file" if real.exists() else "does not exist"
-            raise cells.error(column, f"{path} {problem}", "correct the path, or remove the row")
-        return path, is_there
-
-
 def read_manifest(
     data: str | Path, *, split_column: str | None = None, missing: Literal["error", "keep"] = "error"
 ) -> Manifest:
@@ -134,7 +57,9 @@ def read_manifest(
     source = Path(data)
     if source.is_file():
         if source.suffix.lower() != ".csv":
-            raise InputError(f"data {source}: a {source.suffix or 'nameless'} file", fix="name a folder or a .csv manifest")
+            raise InputError(
+                f"data {source}: a {source.suffix or 'nameless'} file", fix="name a folder or a .csv manifest"
+            )
         folder, table = source.parent, read_table(source)
     elif source.is_dir():
         folder = source
@@ -143,9 +68,9 @@ def read_manifest(
     else:
         raise InputError(f"data {source}: does not exist", fix="name a folder or a .csv manifest")
     real_folder = Path(os.path.realpath(folder))
-    files = _Files(folder=folder, real_folder=real_folder, is_missing_kept=missing == "keep")
+    files = Files(folder=folder, real_folder=real_folder, is_missing_kept=missing == "keep")
     split_column = _choose_split_column(table, split_column)
-    rows = _read_rows(table, files, split_column)
+    rows = read_rows(table, files, split_column)
     rows, classes = _label_rows(rows, table, read_classes(folder))
     is_index = table.source.name == INDEX_FILE or table.source == folder
     return Manifest(
@@ -224,66 +149,30 @@ def _choose_split_column(table: Table, wanted: str | None) -> str | None:
     return next((column for column in ("split", "split1") if column in table.columns), None)
 
 
-def _read_rows(table: Table, files: _Files, split_column: str | None) -> list[Row]:
-    offsets = _read_offsets(files) if {"row", "start", "end"} & set(table.columns) else None
-    where_of: dict[str, str] = {}
-    rows: list[Row] = []
-    for cells in table.rows:
-        row = _read_row(cells, files, split_column, offsets, table.has_file_ids)
-        if row.clip_id in where_of:
-            raise cells.error(
-                "clip_id", f"clip {shown(row.clip_id)} is also in {where_of[row.clip_id]}", "give every clip its own id"
-            )
-        where_of[row.clip_id] = cells.where
-        rows.append(row)
-    if all(row.missing for row in rows):
-        example = table.rows[0]
-        raise InputError(
-            f"{table.source}: none of the listed files is there, the first is {example.values.get(rows[0].missing[0])!r}",
-            fix="paths are relative to the folder of the index: correct them, or move the index",
-        )
-    return rows
+def _label_rows(rows: Sequence[Row], table: Table, classes: tuple[str, ...]) -> tuple[list[Row], tuple[str, ...]]:
+    classes = classes or order_classes(table.rows)
+    id_of = {name: i for i, name in enumerate(classes)}
+    ids = [find_class(cells, classes, id_of) for cells in table.rows]
+    labelled = [
+        row if i is None else replace(row, label=classes[i], label_id=i) for row, i in zip(rows, ids, strict=True)
+    ]
+    return labelled, classes
 
 
-def _read_row(
-    cells: Cells, files: _Files, split_column: str | None, offsets: NDArray[np.int64] | None, has_file_ids: bool
-) -> Row:
-    video_path, is_video_there = files.find(cells, "path")
-    joints_path, are_joints_there = files.find(cells, "joints_path")
-    _check_suffixes(cells, video_path, joints_path)
-    clip_id = cells.values.get("clip_id")
-    if clip_id is None and has_file_ids and video_path is not None:
-        clip_id = video_path.stem
-    if clip_id is None:
-        raise cells.error("clip_id", "is missing", "give every clip an id in the column clip_id")
-    packed_rows = _read_packed_rows(cells, offsets)
-    if packed_rows is not None and joints_path is not None:
-        raise cells.error("joints_path", "the row also has start and end", f"use its own file or {PACKED_FILE}")
-    missing = (("path",) if not is_video_there else ()) + (("joints_path",) if not are_joints_there else ())
-    if packed_rows is not None and offsets is None:
-        missing += ("start",)
-    caption = cells.values.get("caption")
-    row = Row(
-        clip_id=clip_id,
-        video_path=video_path,
-        joints_path=joints_path,
-        packed_rows=packed_rows,
-        has_joints=_has_joints(cells, joints_path is not None or packed_rows is not None),
-        caption=caption if caption is not None and any(c.isprintable() and c != " " for c in caption) else None,
-        is_caption_composed=cells.values.get("caption_source", "").startswith("composed"),
-        split=cells.values.get(split_column) if split_column is not None else None,
-        subject=cells.values.get("subject"),
-        group=cells.values.get("group"),
-        n_frames=cells.integer("n_frames", minimum=1),
-        fps=cells.positive("fps"),
-        width=cells.integer("width", minimum=1),
-        height=cells.integer("height", minimum=1),
-        missing=missing,
-        metadata=_metadata(cells, split_column),
-    )
-    if not row.modalities:
-        raise InputError(
-            f"{cells.where}: clip {shown(clip_id)} has no modality",
-            fix="give it a path, a joints_path (or start and end) or a caption",
-        )
-    return row
+def _flag_composed(rows: Sequence[Row], table: Table) -> list[Row]:
+    """Flag captions of no stated source where the label alone decides them: they would give it away."""
+    is_open = [
+        "caption_source" not in cells.values and row.caption is not None and row.label is not None
+        for row, cells in zip(rows, table.rows, strict=True)
+    ]
+    captions_of: defaultdict[str | None, set[str | None]] = defaultdict(set)
+    for row, is_undecided in zip(rows, is_open, strict=True):
+        if is_undecided:
+            captions_of[row.label].add(row.caption)
+    is_one_each = all(len(captions) == 1 for captions in captions_of.values())
+    if not (is_one_each and sum(is_open) > len(captions_of)):
+        return list(rows)
+    return [
+        replace(row, is_caption_composed=True) if is_undecided else row
+        for row, is_undecided in zip(rows, is_open, strict=True)
+    ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oskar.errors import InputError
 
-BOX_PADDING = 0.1  # a box derived from joints grows by this share of its longer side, on every side
+BOX_PADDING = 0.05  # a box derived from joints grows by this share of its longer side, on every side
 _SMALLEST_PADDING = 0.01  # of the frame: a single joint still has a box
 _SMALLEST_SIDE = 1e-6  # a virtual frame around a single joint still has a size
 _BELOW_ONE = 1.0 - 2.0**-24

@@ -8,35 +8,32 @@ values of a joint are x, y, confidence in pixels and shares, and x, y, z in metr
 every coordinate is exactly 0 are missing: that is how sensors and pose networks write it.
 """
 
-import zipfile
-import zlib
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from oskar.data.joint_arrays import (
+    KEYS_2D,
+    NETWORK_LAYOUTS,
+    Arrays,
+    Units,
+    Up,
+    decode,
+    layout_of,
+    load_arrays,
+    text_of,
+    units_of_joints,
+    up_of,
+)
 from oskar.data.placement import SkeletonSequence, place
 from oskar.errors import InputError
-from oskar.tokens.layouts import LAYOUTS, Layout, layout_from_names, layout_named, to_internal
+from oskar.tokens.layouts import Layout, layout_from_names, to_internal
 
 __all__ = ["PackedSkeletons", "SkeletonSequence", "folder_layout", "place", "read_joints_file"]
 
-Units = Literal["pixels", "share", "metres"]
-Up = Literal["+y", "-y", "+z"]
-Arrays = dict[str, NDArray[Any]]
-
-_KEYS_2D = ("joints2d", "movenet", "mediapipe", "screen")
-_KEYS = (*_KEYS_2D, "joints3d", "joints", "confidence", "boxes", "layout", "units", "up")
-_NETWORK_LAYOUTS = {"movenet": "COCO-17", "mediapipe": "MediaPipe-33"}  # each of these keys has its own score
-_FARTHEST_FRAMES = 10.0  # a 2-D joint further off is a broken value
-_FARTHEST_METRES = 100.0
-_MOST_PLAUSIBLE_METRES = 20.0  # depth cameras see less far; pixels pass this at once
-_MOST_PLAUSIBLE_SHARE = 2.0
+_N_ROWS_LOOKED_AT = 2000  # enough of a packed file to see where up is
 
 
 def read_joints_file(
@@ -54,7 +51,7 @@ def read_joints_file(
     """
     source = str(path)
     arrays = load_arrays(path)
-    flat: list[str] = list(_KEYS_2D)
+    flat: list[str] = list(KEYS_2D)
     solid: list[str] = ["joints3d"]
     joints_units = units_of_joints(arrays, source) if "joints" in arrays else None
     if joints_units is not None:
@@ -67,14 +64,13 @@ def read_joints_file(
     elif key == "joints3d":
         units = "metres"
     else:
-        units = "share" if key in _NETWORK_LAYOUTS or text_of(arrays, "units") == "share" else "pixels"
-    up = choice_of(arrays, "up", get_args(Up), source) or "+y"
+        units = "share" if key in NETWORK_LAYOUTS or text_of(arrays, "units") == "share" else "pixels"
     return decode(
         key,
         arrays,
         layout=layout_of(key, arrays, layout, source),
         units=units,
-        up=cast(Up, up),
+        up=up_of(arrays, source) or "+y",
         frame_size=frame_size,
         source=source,
     )
@@ -85,7 +81,7 @@ def folder_layout(folder: Path) -> Layout | None:
     path = folder / "joint_names.txt"
     if not path.is_file():
         return None
-    return layout_from_names(path.read_text(encoding="utf-8").split("\n")[:-1], str(path))
+    return layout_from_names(path.read_text(encoding="utf-8").splitlines(), str(path))
 
 
 class PackedSkeletons:
@@ -127,15 +123,24 @@ class PackedSkeletons:
     @cached_property
     def up(self) -> Up:
         """Where up is, as the file says or as the heads and ankles of the whole file show."""
-        said = choice_of(self._arrays, "up", get_args(Up), str(self.path))
+        said = up_of(self._arrays, str(self.path))
         if said is not None or self.units != "metres":
-            return cast(Up, said or "+y")
+            return said or "+y"
         joints = self._arrays["joints"]
-        sample = torch.from_numpy(joints[:: max(len(joints) // 2000, 1)].astype(np.float32))
-        positions, confidence = to_internal(sample, sample.abs().sum(dim=-1), self.layout)
+        sample = torch.from_numpy(joints[:: max(len(joints) // _N_ROWS_LOOKED_AT, 1)].astype(np.float32))
+        positions, confidence = to_internal(sample, (sample != 0).any(dim=-1).float(), self.layout)
         has_both = (confidence[..., 0] > 0) & (confidence[..., 15:] > 0).all(dim=-1)
-        height = (positions[..., 0, 1] - positions[..., 15:, 1].mean(dim=-1))[has_both]
-        return "-y" if len(height) and float(height.median()) < 0 else "+y"
+        if not bool(has_both.any()):
+            return "+y"
+        _, upwards, away = (
+            (positions[..., 0, :] - positions[..., 15:, :].mean(dim=-2))[has_both].median(dim=0)[0].tolist()
+        )
+        if abs(away) > 2 * abs(upwards):
+            raise InputError(
+                f"{self.path}: heads and ankles lie {away:.2f} m apart along z and {upwards:.2f} m along y",
+                fix="add a text array 'up' to the file: +y, -y or +z",
+            )
+        return "-y" if upwards < 0 else "+y"
 
     def sequence(self, start: int, end: int, frame_size: tuple[int, int] | None) -> SkeletonSequence:
         """The recording in rows ``start`` to ``end``; ``frame_size`` (width, height) is needed for pixels."""

@@ -82,6 +82,11 @@ class Batch:
         """Tokens per batch as the paper counts them: visible and target slots (A31)."""
         return sum(v.visible.segments.numel() + v.target.segments.numel() for v in self.views)
 
+    @property
+    def weight(self) -> float:
+        """Its share of a mean over target tokens."""
+        return float(sum(int(v.target.is_valid.sum()) for v in self.views))
+
     def to(self, device: torch.device) -> "Batch":
         return Batch(
             self.clip_ids.to(device),

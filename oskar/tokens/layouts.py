@@ -162,6 +162,7 @@ def layout_from_names(names: Sequence[str], source: str) -> Layout:
     that layout is returned. Raises ``InputError`` on a name it does not know or meets twice.
     """
     known = sorted({joint for layout in LAYOUTS.values() for joint in layout.joint_names})
+    names = [name for name in names if name.strip()]
     canonical = tuple(_canonical(name) for name in names)
     for name, joint in zip(names, canonical, strict=True):
         if joint not in known:

@@ -4,24 +4,21 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from oskar.errors import InputError
+from oskar.errors import InputError, StoppedRunError
 from oskar.train.sealed import (
     ASIDE,
     read_sealed,
-    refuse_pickle,
     remove_folder,
     remove_stale,
     tensors_sha256,
     write_sealed,
 )
-
-# mypy has no useful type for JSON: values are str, int, finite float, bool, None, and lists and string-keyed dicts of them
-JSON = object
 
 N_KEPT = 2
 _STATE = "state.json"
@@ -30,7 +27,7 @@ _STEP_NAME = re.compile(r"step-(\d{8,})")
 _ROWS_SHOWN = 10
 
 
-def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, JSON]) -> Path:
+def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
     """Write ``run/checkpoints/step-XXXXXXXX`` atomically, then drop all but the newest two.
 
     ``state`` is plain JSON with finite numbers and gets the key "step". A checkpoint of the same
@@ -43,10 +40,15 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
     folder = run / "checkpoints"
     path = folder / f"step-{step:08d}"
     text = json.dumps({**state, "step": step}, indent=2, allow_nan=False) + "\n"
-    remove_stale(folder)
-    write_sealed(path, "checkpoint", tensors, {_STATE: text})
-    for old in _checkpoints(run)[:-N_KEPT]:
-        remove_folder(old)
+    try:
+        remove_stale(folder)  # before anything is written: it may be what fills the disk
+        write_sealed(path, "checkpoint", tensors, {_STATE: text})
+        for old in _checkpoints(run)[:-N_KEPT]:
+            remove_folder(old)
+    except OSError as error:  # write_sealed names its own
+        raise StoppedRunError(
+            f"{folder}: an old checkpoint cannot be removed: {error}", fix="check the rights on it"
+        ) from error
     return path
 
 
@@ -56,13 +58,12 @@ def latest_checkpoint(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, JSON]]:
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and state, with the key "step", of a checkpoint whose every byte was checked.
 
     Raises:
         InputError: missing, truncated, damaged, foreign, or a pickle; names the file and the fix.
     """
-    refuse_pickle(path)
     tensors, texts = read_sealed(path, "checkpoint", fix=_fallback(path))
     try:
         state = json.loads(texts[_STATE])
@@ -105,8 +106,8 @@ def optimizer_tensors(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -
     are not here: they are functions of the step.
     """
     return {
-        f"optimizer/{names[parameter]}/{key}": value
-        for parameter in _parameters(optimizer)
+        f"optimizer/{name}/{key}": value
+        for name, parameter in _named(optimizer, names).items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
@@ -119,21 +120,19 @@ def load_optimizer_tensors(
     Raises:
         InputError: state of a parameter the optimiser does not have, or of another shape.
     """
-    parameters = _parameters(optimizer)
-    index = {names[parameter]: i for i, parameter in enumerate(parameters)}
+    parameters = _named(optimizer, names)
+    index = {name: i for i, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     unexpected: list[str] = []
     for path, value in under("optimizer/", tensors).items():
         name, _, key = path.rpartition("/")
-        wanted = parameters[index[name]].shape if name in index else None
-        if wanted is None or (value.dim() > 0 and value.shape != wanted):
-            unexpected.append(
-                f"  optimizer/{path}: found {_shape(value)}, wanted {list(wanted) if wanted else 'nothing'}"
-            )
+        wanted = parameters.get(name)
+        if wanted is None or (value.dim() > 0 and value.shape != wanted.shape):
+            unexpected.append(f"  optimizer/{path}: found {_shape(value)}, wanted {_shape(wanted)}")
         else:
             state.setdefault(index[name], {})[key] = value.clone()  # the file's own memory is mapped
     if unexpected:
-        raise _does_not_fit(source, "the optimiser", unexpected)
+        raise _does_not_fit(source, "the optimiser", _first(unexpected, len(unexpected)))
     # torch's own loader knows which optimisers keep their step counts on the parameter's device
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -202,14 +201,19 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def _fallback(path: Path) -> str:
-    others = [p.name for p in _checkpoints(path.parent.parent) if p != path]
+    others = [p.name for p in _checkpoints(path.parent.parent) if p.name != path.name]
     if not others:
         return "delete this folder and start the run anew: there is no other checkpoint"
     return f"delete this folder, and --resume goes on from {others[-1]}"
 
 
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _named(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, nn.Parameter]:
+    """The optimiser's parameters by name, in its own order."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    named = {names[parameter]: parameter for parameter in parameters}
+    if len(named) < len(parameters):
+        raise ValueError("two parameters of the optimiser have one name")
+    return named
 
 
 def _fits(found: Tensor, wanted: Tensor) -> bool:

@@ -86,10 +86,10 @@ class MetricsFile:
         """Drop the records of later steps than the one a run resumes from: it will write them again."""
         if not self.path.exists():
             return
-        lines = self.path.read_text("utf-8").splitlines(keepends=True)
+        lines = _lines(self.path)
         kept = [line for i, line in enumerate(lines) if _record(self.path, i, line)["step"] <= step]
         if len(kept) < len(lines):
-            write_text_atomic(self.path, "".join(kept))
+            write_text_atomic(self.path, "".join(f"{line.decode()}\n" for line in kept))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -101,8 +101,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / METRICS
     if not path.is_file():
         raise InputError(f"{path} does not exist", fix="name the folder of a pretraining run")
-    lines = path.read_text("utf-8").split("\n")[:-1]
-    return [_record(path, i, line) for i, line in enumerate(lines)]
+    return [_record(path, i, line) for i, line in enumerate(_lines(path))]
 
 
 def write_json_atomic(path: Path, values: Mapping[str, object]) -> None:
@@ -122,7 +121,12 @@ def environment(device: torch.device, precision: PrecisionChoice) -> dict[str, A
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "count": os.cpu_count(), "available": _available_cpus()},
+        "cpu": {
+            "model": _cpu_model(),
+            "count": os.cpu_count(),
+            "available": _available_cpus(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+        },
         "threads": {
             "within_operations": torch.get_num_threads(),
             "between_operations": torch.get_num_interop_threads(),
@@ -147,7 +151,12 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _record(path: Path, index: int, line: str) -> dict[str, Any]:
+def _lines(path: Path) -> list[bytes]:
+    """The finished lines; what follows the last line break is still being written, or was when its writer died."""
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def _record(path: Path, index: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError:

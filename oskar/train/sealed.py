@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -82,7 +81,7 @@ def read_sealed(folder: Path, kind: str, fix: str) -> tuple[dict[str, Tensor], d
     folder = _standing(folder)
     refuse_pickle(folder)
     if not folder.is_dir():
-        raise InputError(f"{kind} folder {folder} does not exist", fix=fix)
+        raise InputError(f"{folder} is no {kind} folder", fix=f"name a {kind} folder that oskar wrote")
     files = _read_manifest(folder, kind, fix)
     for name, wanted in files.items():
         _verify(folder / name, wanted, fix)
@@ -105,8 +104,8 @@ def refuse_pickle(path: Path) -> None:
     for file in candidates:
         if file.is_file() and _is_pickle(file):
             raise InputError(
-                f"{file} is a pickle, which is never loaded: it can run any code",
-                fix="convert its tensors to safetensors where you trust it, and remove it from here",
+                f"{file} is a pickle, or an archive that may hold one, and is never loaded: it can run any code",
+                fix="convert its tensors to safetensors, if you trust its source, and remove it from here",
             )
 
 
@@ -170,7 +169,7 @@ def _fill(folder: Path, kind: str, tensors: dict[str, Tensor], texts: Mapping[st
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename over ``folder``. There is no portable swap of folders: between the two renames readers find the old aside."""
+    """Rename over ``folder``; no portable call swaps two folders, so readers look aside between the two renames."""
     aside = folder.with_name(ASIDE + folder.name)
     if folder.exists():
         _remove(aside)
@@ -192,8 +191,8 @@ def _read_manifest(folder: Path, kind: str, fix: str) -> dict[str, dict[str, Any
         manifest = json.loads(path.read_text("utf-8"))
         found, version, files = manifest["format"], manifest["version"], manifest["files"]
         sizes = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} has no {MANIFEST}: oskar did not write this {kind} folder", fix=fix) from error
+    except OSError as error:
+        raise InputError(f"{folder} is no whole {kind} folder: {error}", fix=fix) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a manifest ({error!r})", fix=fix) from error
     if found != f"oskar-{kind}" or TENSORS not in sizes:

@@ -61,7 +61,6 @@ def _rotate(points: Tensor, first: int, second: int, angle: Tensor) -> Tensor:
 
 def _upper_body(channels: Tensor, scale: dict[str, Tensor], pelvis: Tensor) -> Tensor:
     """Head, shoulders and arms ``[n, T, 14, 3]`` relative to the pelvis: COCO 0-10, neck, head, face."""
-    zero = torch.zeros_like(pelvis)
     up = torch.zeros_like(pelvis)
     up[..., 1] = 1.0
     left = torch.zeros_like(pelvis)
@@ -70,7 +69,7 @@ def _upper_body(channels: Tensor, scale: dict[str, Tensor], pelvis: Tensor) -> T
     front[..., 2] = 1.0
     size = {name: value[:, None, None] for name, value in scale.items()}
     radius = size["head_radius"]
-    neck = zero + up * size["torso"]
+    neck = up * size["torso"]
     head = neck + up * size["neck"]
     face = head + front * radius * 0.45
     nose = head + front * radius * 1.05
@@ -102,7 +101,7 @@ def body_points(channels: Tensor, scale: dict[str, Tensor]) -> Tensor:
     reach = torch.maximum(-legs[0].end[..., 1], -legs[1].end[..., 1])
     pelvis = torch.stack([shift, reach + lift, torch.zeros_like(shift)], dim=-1)
     upper = _upper_body(channels, scale, pelvis)
-    upper = _rotate(_rotate(upper, 2, 1, -pitch), 1, 0, roll) + pelvis[:, :, None]
+    upper = _rotate(_rotate(upper, 1, 2, pitch), 1, 0, roll) + pelvis[:, :, None]
     hips = [pelvis + side * s * scale["hip"][:, None, None] for s in (1.0, -1.0)]
     knees = [hip + leg.middle for hip, leg in zip(hips, legs, strict=True)]
     ankles = [hip + leg.end for hip, leg in zip(hips, legs, strict=True)]

@@ -1,0 +1,131 @@
+"""The part of the frame that a clip shows, with joints and boxes moved along.
+
+Shapes: T frames, S people, J = 17 joints. Coordinates are shares of the frame, x to the right and y
+down; a crop's edges lie on whole pixels, so that pixels and joints move by exactly the same map.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oskar.config import ClipConfig
+from oskar.modalities import N_JOINTS
+
+_BELOW_ONE = 1.0 - 2.0**-24  # the largest float32 in [0, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crop:
+    """A rectangle of the frame in shares of its width and height, and whether it is mirrored."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    flip: bool = False
+
+
+def whole_frame() -> Crop:
+    """Everything; a frame that is not square gets stretched to one."""
+    return Crop(x1=0.0, y1=0.0, x2=1.0, y2=1.0)
+
+
+def centre_crop(frame_size: tuple[int, int]) -> Crop:
+    """The largest square in the middle of a frame of ``frame_size`` = (height, width) pixels."""
+    height, width = frame_size
+    side = min(height, width)
+    return _on_pixels((width - side) / 2, (height - side) / 2, side, side, frame_size, flip=False)
+
+
+def sample_crop(
+    u: Sequence[float], frame_size: tuple[int, int], config: ClipConfig, *, is_flip_allowed: bool = True
+) -> Crop:
+    """A random resized crop from five uniforms in [0, 1): area, ratio, x, y, flip.
+
+    The area is uniform in ``config.crop_scale`` (a share of the frame), the ratio width / height in
+    pixels is log-uniform in ``config.crop_ratio``, the place is uniform. No draw is rejected: the
+    area goes only up to the largest that a ratio of the range leaves room for, and the ratio only to
+    values at which the drawn area fits. ``frame_size`` is (height, width) in pixels; edges are then
+    rounded to pixels, so a clip without pixels should name a large virtual size.
+    """
+    height, width = frame_size
+    frame_ratio = width / height
+    low_ratio, high_ratio = config.crop_ratio
+    best_ratio = min(max(frame_ratio, low_ratio), high_ratio)
+    largest_area = min(frame_ratio / best_ratio, best_ratio / frame_ratio)
+    low_area, high_area = (min(share, largest_area) for share in config.crop_scale)
+    area = low_area + u[0] * (high_area - low_area)
+    # The crop is sqrt(area ratio / frame_ratio) of the width and sqrt(area frame_ratio / ratio) of the height.
+    log_low = math.log(max(low_ratio, area * frame_ratio))
+    log_high = max(math.log(min(high_ratio, frame_ratio / area)), log_low)
+    ratio = math.exp(log_low + u[1] * (log_high - log_low))
+    crop_width = min(math.sqrt(area * height * width * ratio), width)
+    crop_height = min(math.sqrt(area * height * width / ratio), height)
+    return _on_pixels(
+        u[2] * (width - crop_width),
+        u[3] * (height - crop_height),
+        crop_width,
+        crop_height,
+        frame_size,
+        flip=is_flip_allowed and u[4] < config.flip_probability,
+    )
+
+
+def crop_frames(frames: Tensor, crop: Crop, resolution: int) -> Tensor:
+    """Cut and resize uint8 ``[T, 3, H, W]`` to uint8 ``[T, 3, resolution, resolution]``, bilinear with antialiasing."""
+    height, width = frames.shape[-2:]
+    x1, x2 = _pixel_edges(crop.x1, crop.x2, width)
+    y1, y2 = _pixel_edges(crop.y1, crop.y2, height)
+    part = frames[..., y1:y2, x1:x2]
+    if part.shape[-2:] != (resolution, resolution):
+        part = F.interpolate(part, size=(resolution, resolution), mode="bilinear", antialias=True)
+    return part.flip(-1) if crop.flip else part.contiguous()
+
+
+def crop_people(joints: Tensor, boxes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+    """Joints ``[S, T, 17, 3]`` and boxes ``[S, T, 4]`` of the frame in shares of the crop.
+
+    Joints outside [0, 1) lose their confidence (0 = unavailable) and keep their place. Boxes are
+    clipped to the crop; a person outside it, or without a box, gets zeros. A flip also swaps left
+    and right joints.
+    """
+    origin = joints.new_tensor([crop.x1, crop.y1])
+    size = joints.new_tensor([crop.x2 - crop.x1, crop.y2 - crop.y1])
+    places = (joints[..., :2] - origin) / size
+    confidence = joints[..., 2:]
+    is_inside = ((places >= 0) & (places < 1)).all(dim=-1, keepdim=True)
+    corners = ((boxes.reshape(*boxes.shape[:-1], 2, 2) - origin) / size).clamp(0.0, 1.0)
+    is_person = (corners[..., 1, :] > corners[..., 0, :]).all(dim=-1)
+    if crop.flip:
+        x, y = places.unbind(dim=-1)
+        mirrored = torch.where(is_inside[..., 0], (1.0 - x).clamp_max(_BELOW_ONE), 1.0 - x)
+        places = torch.stack([mirrored, y], dim=-1)[..., _mirrored_joints(), :]
+        confidence, is_inside = confidence[..., _mirrored_joints(), :], is_inside[..., _mirrored_joints(), :]
+        left, right = 1.0 - corners[..., 1, 0], 1.0 - corners[..., 0, 0]
+        corners = torch.stack([left, corners[..., 0, 1], right, corners[..., 1, 1]], dim=-1).reshape(corners.shape)
+    moved_joints = torch.cat([places, confidence * is_inside], dim=-1)
+    return moved_joints, torch.where(is_person[..., None], corners.flatten(-2), 0.0)
+
+
+def _mirrored_joints() -> list[int]:
+    """For each joint the one on the other side: the nose stays, (1, 2), (3, 4) ... (15, 16) change places."""
+    return [0] + [j for k in range(1, N_JOINTS, 2) for j in (k + 1, k)]
+
+
+def _on_pixels(
+    x: float, y: float, crop_width: float, crop_height: float, frame_size: tuple[int, int], *, flip: bool
+) -> Crop:
+    """A rectangle in pixels as a crop with its edges on the nearest whole pixels, never empty."""
+    height, width = frame_size
+    x1, x2 = _pixel_edges(x / width, (x + crop_width) / width, width)
+    y1, y2 = _pixel_edges(y / height, (y + crop_height) / height, height)
+    return Crop(x1=x1 / width, y1=y1 / height, x2=x2 / width, y2=y2 / height, flip=flip)
+
+
+def _pixel_edges(low: float, high: float, n_pixels: int) -> tuple[int, int]:
+    first = min(int(low * n_pixels + 0.5), n_pixels - 1)
+    return first, min(max(int(high * n_pixels + 0.5), first + 1), n_pixels)

@@ -1,0 +1,199 @@
+"""Clips of a manifest: temporal window, decoding, crop with joints and boxes moved along, word ids."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oskar.clip import Clip, collate_clips
+from oskar.config import Config
+from oskar.data.cropping import Crop, centre_crop, crop_frames, crop_people, sample_crop
+from oskar.data.decoding import probe, read_frames
+from oskar.data.frame_cache import FrameCache
+from oskar.data.manifest import Manifest
+from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw
+from oskar.data.rows import Row
+from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
+from oskar.data.windows import evaluation_windows, window_indices
+from oskar.errors import InputError
+from oskar.modalities import Modality
+from oskar.randomness import clip_keys, hash_id, uniform
+from oskar.tokens.words import Words
+
+_CROP_STREAM, _WINDOW_STREAM, _YAW_STREAM, _SHRINK_STREAM = 9001, 9002, 9003, 9004
+_LENGTH_TOLERANCE_SHARE = 0.1  # how far a joints file may differ in length from its video
+_CACHE_BYTES = 1 << 30
+
+
+class FolderReader:
+    """Reads the rows of one manifest as clips.
+
+    Only the recipe's modalities are read; rows that have none of them are left out (their number
+    is ``n_left_out``). ``words`` turns captions into ids; without it there is no text.
+    """
+
+    def __init__(self, manifest: Manifest, config: Config, words: Words | None) -> None:
+        self._config, self._words, self._folder = config, words, manifest.folder
+        self.rows = tuple(row for row in manifest.rows if self.modalities_of(row))
+        self.n_left_out = len(manifest.rows) - len(self.rows)
+        if not self.rows:
+            raise InputError(
+                f"data {manifest.folder}: no clip has any of {', '.join(config.tokens.modalities)}",
+                fix="choose a recipe with the modalities that are there, or set tokens.modalities",
+            )
+        self.classes = manifest.classes
+        cache_dir = config.data.cache_dir
+        tokens = config.tokens
+        self._short_side = math.ceil(tokens.resolution / math.sqrt(config.clip.crop_scale[0]))
+        self._cache = FrameCache(None if cache_dir is None else Path(cache_dir), self._short_side, _CACHE_BYTES)
+        self._packed = PackedSkeletons(manifest.folder)
+        self._layout = folder_layout(manifest.folder)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def clip_id(self, index: int) -> str:
+        return self.rows[index].clip_id
+
+    def label(self, index: int) -> int:
+        label_id = self.rows[index].label_id
+        return -1 if label_id is None else label_id
+
+    def modalities_of(self, row: Row) -> tuple[Modality, ...]:
+        """The modalities of a row that the recipe reads."""
+        is_text_read = self.caption(row) is not None
+        return tuple(
+            m for m in row.modalities if m in self._config.tokens.modalities and (m != "text" or is_text_read)
+        )
+
+    def caption(self, row: Row) -> str | None:
+        """The caption that counts as text: composed ones give the label away (``data.captions``)."""
+        which = self._config.data.captions
+        if self._words is None or which == "none" or (which == "written" and row.is_caption_composed):
+            return None
+        return row.caption
+
+    def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
+        clips, bad = [], []
+        for index in indices:
+            try:
+                clips.append(self.read_one(self.rows[index], draw))
+            except InputError as error:
+                bad.append((self.rows[index].clip_id, str(error)))
+        tokens = self._config.tokens
+        batch = collate_clips(clips, n_words=tokens.n_words, n_people=tokens.n_people) if clips else None
+        return ReadClips(batch, tuple(bad))
+
+    def read_one(self, row: Row, draw: Draw) -> Clip:
+        """One clip; raises InputError where a file of it cannot be read."""
+        modalities = self.modalities_of(row)
+        sequence = self._sequence(row) if "skeleton" in modalities else None
+        video = row.video_path if "video" in modalities else None
+        frames, frame_size, idx = None, None, None
+        if video is not None:
+            frames, idx = self._frames(row, video, sequence, draw)
+            frame_size = (frames.shape[3], frames.shape[2])
+        elif sequence is not None:
+            idx = self._window(sequence.n_frames, row, draw)
+        joints = boxes = None
+        if sequence is not None and idx is not None:
+            joints, boxes = self._people(sequence, idx, row, draw, is_virtual=video is None)
+        if frames is not None and frame_size is not None:
+            crop = self._crop(frame_size, row, draw)
+            frames = crop_frames(frames, crop, self._config.tokens.resolution)
+            if joints is not None and boxes is not None:
+                joints, boxes = crop_people(joints, boxes, crop)
+        caption = self.caption(row) if "text" in modalities else None
+        word_ids = None
+        if caption is not None and self._words is not None:
+            word_ids = self._words.encode(caption, self._config.tokens.n_words)
+        label = -1 if row.label_id is None else row.label_id
+        return Clip(
+            clip_id=row.clip_id, frames=frames, joints=joints, boxes=boxes, word_ids=word_ids, label=label
+        )
+
+    def _sequence(self, row: Row) -> SkeletonSequence | None:
+        frame_size = (row.width, row.height) if row.width and row.height else None
+        if row.packed_rows is not None:
+            return self._packed.sequence(*row.packed_rows, frame_size)
+        if row.joints_path is None:
+            return None
+        if frame_size is None and row.video_path is not None:
+            info = probe(row.video_path)
+            frame_size = (info.width, info.height)
+        has_video = row.video_path is not None
+        return read_joints_file(row.joints_path, frame_size=frame_size, layout=self._layout, prefer_2d=has_video)
+
+    def _frames(
+        self, row: Row, video: Path, sequence: SkeletonSequence | None, draw: Draw
+    ) -> tuple[Tensor, list[int]]:
+        """The window's frames, uint8 ``[T, 3, h, w]``, and their numbers."""
+        cached = self._cache.frames(video)
+        n_frames = probe(video).n_frames if cached is None else len(cached)
+        if sequence is not None:
+            n_frames = _common_length(row, n_frames, sequence.n_frames)
+        idx = self._window(n_frames, row, draw)
+        if cached is None:
+            return read_frames(video, idx, short_side=self._short_side), idx
+        return cached[torch.tensor(idx)], idx
+
+    def _window(self, n_available: int, row: Row, draw: Draw) -> list[int]:
+        n_frames, clip = self._config.tokens.n_frames, self._config.clip
+        if isinstance(draw, EvaluationWindow):
+            return evaluation_windows(n_available, n_frames, clip, draw.n_windows)[draw.number]
+        u_start, u_share = _uniforms(row, draw, _WINDOW_STREAM, 2)
+        return window_indices(n_available, n_frames=n_frames, config=clip, u_start=u_start, u_share=u_share)
+
+    def _people(
+        self, sequence: SkeletonSequence, idx: list[int], row: Row, draw: Draw, *, is_virtual: bool
+    ) -> tuple[Tensor, Tensor]:
+        clip = self._config.clip
+        yaw = 0.0
+        if isinstance(draw, TrainingDraw) and is_virtual:
+            yaw = math.radians(clip.yaw_degrees) * (2.0 * _uniforms(row, draw, _YAW_STREAM, 1)[0] - 1.0)
+        joints, boxes = place(
+            sequence,
+            torch.tensor(idx),
+            projection=clip.projection,
+            focal_length=clip.focal_lengths,
+            yaw_radians=yaw,
+            margin=clip.box_margin,
+            virtual_frame=is_virtual,
+        )
+        if isinstance(draw, TrainingDraw) and is_virtual:
+            joints, boxes = _shrink(joints, boxes, _uniforms(row, draw, _SHRINK_STREAM, 4), clip.crop_scale[0])
+        return joints, boxes
+
+    def _crop(self, frame_size: tuple[int, int], row: Row, draw: Draw) -> Crop:
+        if isinstance(draw, EvaluationWindow):
+            return centre_crop(frame_size)
+        u = _uniforms(row, draw, _CROP_STREAM, 5)
+        return sample_crop(u, frame_size, self._config.clip)
+
+
+def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:
+    keys = clip_keys(draw.seed, draw.step, torch.tensor([hash_id(row.clip_id)]))
+    values: list[float] = uniform(keys, stream, (n,))[0].tolist()
+    return values
+
+
+def _common_length(row: Row, n_video: int, n_joints: int) -> int:
+    """Frames that both have; a large difference means that the files do not belong together."""
+    if abs(n_video - n_joints) > max(2, _LENGTH_TOLERANCE_SHARE * n_video):
+        raise InputError(
+            f"{row.joints_path or row.clip_id}: {n_joints} frames of joints for {n_video} frames of video {row.video_path}",
+            fix="give one row of joints per frame of the video",
+        )
+    return min(n_video, n_joints)
+
+
+def _shrink(joints: Tensor, boxes: Tensor, u: Sequence[float], min_area: float) -> tuple[Tensor, Tensor]:
+    """The counterpart of a random crop for clips without a video: people fill a random part of the frame."""
+    side = math.sqrt(min_area + (1.0 - min_area) * u[0])
+    offset = torch.tensor([(1.0 - side) * u[1], (1.0 - side) * u[2]])
+    is_available = joints[..., 2:] > 0
+    moved = torch.cat([joints[..., :2] * side + offset, joints[..., 2:]], dim=-1)
+    has_box = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
+    return moved * is_available, (boxes * side + offset.repeat(2)) * has_box

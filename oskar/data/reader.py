@@ -1,0 +1,51 @@
+"""The contract of a clip reader, and readers pooled into one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from oskar.clip import ClipBatch
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingDraw:
+    """Read for training: windows, crops and yaw are drawn from (seed, step, clip id)."""
+
+    seed: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationWindow:
+    """Read for evaluation: window ``number`` of ``n_windows`` over the whole clip, centre crop, nothing random."""
+
+    number: int = 0
+    n_windows: int = 1
+
+
+Draw = TrainingDraw | EvaluationWindow
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClips:
+    """The clips that could be read and the others: (clip id, reason)."""
+
+    clips: ClipBatch | None
+    bad: tuple[tuple[str, str], ...] = ()
+
+
+class ClipReader(Protocol):
+    """Random access to the clips of one run or evaluation."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def clip_id(self, index: int) -> str: ...
+
+    def label(self, index: int) -> int:
+        """The class of a clip, -1 where it has none."""
+
+    def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
+        """Read clips; a clip that cannot be read is listed, never replaced by another."""

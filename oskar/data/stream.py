@@ -1,0 +1,85 @@
+"""Batches as a function of the step: the order of clips, read and masked in workers."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from oskar.clip import ClipBatch
+from oskar.data.reader import ClipReader, TrainingDraw
+
+Build = Callable[[ClipBatch, int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedStep:
+    """The parts of one step's batch and the clips that could not be read: (clip id, reason)."""
+
+    parts: Sequence[Any]
+    bad: tuple[tuple[str, str], ...] = ()
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
+    """A permutation of ``n`` clips, a pure function of (seed, epoch)."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
+    return torch.randperm(n, generator=generator)
+
+
+class StepDataset(Dataset[LoadedStep]):
+    """Item ``step`` is that step's batch; any process computes it from the step alone.
+
+    A step takes the next ``batch_size`` clips of the endless sequence of epochs, in
+    ``accumulation`` equal parts, and ``build`` turns each part into what the module sees.
+    """
+
+    def __init__(
+        self, reader: ClipReader, build: Build, *, n_steps: int, batch_size: int, accumulation: int, seed: int
+    ) -> None:
+        self._reader, self._build, self._n_steps, self._seed = reader, build, n_steps, seed
+        self._batch_size, self._part_size = batch_size, batch_size // accumulation
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __getitem__(self, step: int) -> LoadedStep:
+        indices = [self._at(step * self._batch_size + i) for i in range(self._batch_size)]
+        parts, bad = [], []
+        for start in range(0, self._batch_size, self._part_size):
+            read = self._reader.read(indices[start : start + self._part_size], TrainingDraw(self._seed, step))
+            bad += read.bad
+            if read.clips is not None:
+                parts.append(self._build(read.clips, step))
+        return LoadedStep(parts, tuple(bad))
+
+    def _at(self, position: int) -> int:
+        epoch, place = divmod(position, len(self._reader))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(len(self._reader), self._seed, epoch)
+        return int(self._order[place])
+
+
+class StepStream:
+    """A ``StepDataset`` read ahead by ``workers`` processes (0: in this one)."""
+
+    def __init__(self, dataset: StepDataset, workers: int) -> None:
+        self._dataset, self._workers = dataset, workers
+
+    def batches(self, first_step: int) -> Iterator[LoadedStep]:
+        loader = DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=range(first_step, len(self._dataset)),
+            num_workers=self._workers,
+            worker_init_fn=_leave_signals_to_parent,
+            prefetch_factor=4 if self._workers else None,
+        )
+        yield from loader
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the parent finishes its step and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
