@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from oskar.errors import InputError
 from oskar.randomness import hash_id
 
 
@@ -57,6 +58,9 @@ def collate_clips(clips: Sequence[Clip], *, n_words: int, n_people: int) -> Clip
 
     Captions longer than ``n_words`` are cut; people beyond ``n_people`` are dropped, fewer are
     padded as unavailable.
+
+    Raises:
+        InputError: when clips differ in size.
     """
     n = len(clips)
     frames = has_video = joints = boxes = has_skeleton = word_ids = None
@@ -66,6 +70,7 @@ def collate_clips(clips: Sequence[Clip], *, n_words: int, n_people: int) -> Clip
         has_video = torch.zeros(n, dtype=torch.bool)
         for i, clip in enumerate(clips):
             if clip.frames is not None:
+                _check_alike(clip, "frames", clip.frames.shape, example.shape)
                 frames[i] = clip.frames
                 has_video[i] = True
     example = next((c.joints for c in clips if c.joints is not None), None)
@@ -76,6 +81,8 @@ def collate_clips(clips: Sequence[Clip], *, n_words: int, n_people: int) -> Clip
         has_skeleton = torch.zeros(n, dtype=torch.bool)
         for i, clip in enumerate(clips):
             if clip.joints is not None and clip.boxes is not None:
+                _check_alike(clip, "joints", clip.joints.shape[1:], example.shape[1:])
+                _check_alike(clip, "boxes", clip.boxes.shape, (*clip.joints.shape[:2], 4))
                 people = min(n_people, len(clip.joints))
                 joints[i, :people] = clip.joints[:people]
                 boxes[i, :people] = clip.boxes[:people]
@@ -96,3 +103,12 @@ def collate_clips(clips: Sequence[Clip], *, n_words: int, n_people: int) -> Clip
         has_skeleton=has_skeleton,
         word_ids=word_ids,
     )
+
+
+def _check_alike(clip: Clip, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Refuse what assignment would silently repeat, such as one frame for all."""
+    if tuple(shape) != tuple(expected):
+        raise InputError(
+            f"clip {clip.clip_id}: {name} {list(shape)} in a batch of {list(expected)}",
+            fix="bring all clips to one number of frames and one resolution",
+        )

@@ -3,7 +3,7 @@
     H   = fusion encoder (visible tokens)            joint attention over all modalities
     Y^p = predictor (queries at the targets, H)      one for all modalities
     Y^t = target (target tokens)                     no gradient
-    L   = mean over target tokens of the error between Y^p and Y^t
+    L   = mean over target tokens of the error between Y^p and Y^t, then over views
 
 ``after_step`` moves the momentum encoders; it is part of the step.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from oskar.config import Config
+from oskar.errors import InputError
 from oskar.masking.packing import Batch, PackedTokens
 from oskar.modalities import modality_specs
 from oskar.model.encoder import TokenEncoder
@@ -38,6 +39,7 @@ class MaskedPrediction(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        _check_routing(config)
         self.modalities = list(modality_specs(config.tokens))
         self.routing = config.model.fusion_attention
         self.fusion = TokenEncoder(config.tokens, config.model)
@@ -48,23 +50,23 @@ class MaskedPrediction(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """``loss`` and ``loss_<modality>``, each a mean over that modality's target tokens (absent: NaN)."""
         outputs = self.compare(batch)
-        errors = torch.cat([o.comparison.error.flatten() for o in outputs])
-        segments = torch.cat([o.target.segments.flatten() for o in outputs])
-        is_valid = segments >= 0
         # Equation (3): one mean over the target tokens of all modalities, so each weighs by its budget.
-        result = {"loss": (errors * is_valid).sum() / is_valid.sum().clamp_min(1)}
+        losses = [mean_where(o.comparison.error, o.target.segments >= 0) for o in outputs]
+        result = {"loss": torch.stack(losses).mean()}
+        errors = torch.cat([o.comparison.error.detach().flatten() for o in outputs])
+        segments = torch.cat([o.target.segments.flatten() for o in outputs])
         for m, name in enumerate(self.modalities):
-            is_modality = segments == m
-            result[f"loss_{name}"] = (errors.detach() * is_modality).sum() / is_modality.sum()
+            result[f"loss_{name}"] = mean_where(errors, segments == m)
         return result
 
     def compare(self, batch: Batch) -> list[ViewOutput]:
         """Predict and compare every view of the batch."""
         outputs = []
+        latents = self.target.latents(batch, self.momentum)
         for number, view in enumerate(batch.views):
             fused = self.fusion(view.visible, self.routing)
             predicted = self.predictor(fused, view, number)
-            comparison = self.target(predicted, batch, number, self.momentum)
+            comparison = self.target(predicted, view.target, None if latents is None else latents[number])
             outputs.append(ViewOutput(fused.detach(), comparison, view.target))
         return outputs
 
@@ -77,9 +79,26 @@ class MaskedPrediction(nn.Module):
         """The encoder that transfer uses for a modality: the target encoder where there is one."""
         if self.momentum is None:
             return self.fusion
-        return self.momentum.encoder(next(name for name in self.modalities if name == modality))
+        for name in self.modalities:
+            if name == modality:
+                return self.momentum.encoder(name)
+        raise InputError(f"the model has no encoder for {modality!r}", fix=f"use one of {self.modalities}")
 
     def parameter_groups_for_clipping(self) -> dict[str, list[nn.Parameter]]:
         """Fusion side and predictor side, each clipped by its own norm (A33)."""
         predictor = [*self.predictor.parameters(), *self.target.parameters()]
         return {"fusion": list(self.fusion.parameters()), "predictor": predictor}
+
+
+def mean_where(values: Tensor, is_valid: Tensor) -> Tensor:
+    """Mean of ``values`` where ``is_valid``; NaN where there is none."""
+    return torch.where(is_valid, values, 0.0).sum() / is_valid.sum()
+
+
+def _check_routing(config: Config) -> None:
+    used = {getattr(config.momentum, name) for name in config.tokens.modalities}
+    if config.model.target_attention == "joint" and len(used) > 1:
+        raise InputError(
+            f'model.target_attention = "joint" with momenta {sorted(used)}: no target encoder sees all modalities',
+            fix='use equal momenta, or model.target_attention = "modality"',
+        )

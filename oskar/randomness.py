@@ -55,8 +55,11 @@ def uniform(keys: Tensor, stream: int, shape: tuple[int, ...] = ()) -> Tensor:
 
 
 def uniform64(keys: Tensor, stream: int, shape: tuple[int, ...] = ()) -> Tensor:
-    """Uniform float64 in (0, 1), shape ``[B, *shape]``: never exactly 0, so its log is finite."""
-    return (_shift_right(bits(keys, stream, shape), 11).to(torch.float64) + 0.5) * 2.0**-53
+    """Uniform float64 in (0, 1), shape ``[B, *shape]``: never exactly 0 or 1, so its log is finite.
+
+    52 bits and a half fit the 53 of a float64, so nothing rounds up to 1.
+    """
+    return (_shift_right(bits(keys, stream, shape), 12).to(torch.float64) + 0.5) * 2.0**-52
 
 
 def normal64(keys: Tensor, stream: int, shape: tuple[int, ...] = ()) -> Tensor:
@@ -71,7 +74,7 @@ def normal(keys: Tensor, stream: int, shape: tuple[int, ...] = ()) -> Tensor:
 
 
 def integers(keys: Tensor, stream: int, high: int, shape: tuple[int, ...] = ()) -> Tensor:
-    """Uniform int64 in ``[0, high)``, shape ``[B, *shape]``; bias below ``high * 2^-53``."""
+    """Uniform int64 in ``[0, high)``, shape ``[B, *shape]``; bias below ``high * 2^-52``."""
     return (uniform64(keys, stream, shape) * high).to(torch.int64)
 
 

@@ -96,7 +96,9 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoppedRunError, match=r"summary\.json could not be written: .*No space left.*bytes free"):
+    with pytest.raises(
+        StoppedRunError, match=r"summary\.json could not be written: .*No space left.* needs 17 bytes, .* free"
+    ):
         write_json_atomic(path, {"steps": 2})
     assert json.loads(path.read_text()) == {"steps": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]

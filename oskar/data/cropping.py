@@ -80,10 +80,10 @@ def crop_frames(frames: Tensor, crop: Crop, resolution: int) -> Tensor:
     height, width = frames.shape[-2:]
     x1, x2 = _pixel_edges(crop.x1, crop.x2, width)
     y1, y2 = _pixel_edges(crop.y1, crop.y2, height)
-    part = frames[..., y1:y2, x1:x2]
+    part = frames[..., y1:y2, x1:x2].contiguous()
     if part.shape[-2:] != (resolution, resolution):
         part = F.interpolate(part, size=(resolution, resolution), mode="bilinear", antialias=True)
-    return part.flip(-1) if crop.flip else part.contiguous()
+    return part.flip(-1) if crop.flip else part
 
 
 def crop_people(joints: Tensor, boxes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:

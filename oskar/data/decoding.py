@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -227,9 +230,10 @@ class _Orientation:
 
         The matrix maps stored (x, y) to shown (a x + c y, b x + d y) and is stored as a b u c d v ...
         """
-        if "DISPLAYMATRIX" not in frame.side_data:
+        side_data = cast(SideDataContainer, frame.side_data)
+        if SideDataType.DISPLAYMATRIX not in side_data:
             return cls(is_transposed=False, is_flipped_x=False, is_flipped_y=False)
-        a, b, _, c, d = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), dtype=np.int32)[:5].tolist()
+        a, b, _, c, d = np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), dtype=np.int32)[:5].tolist()
         if abs(b) > abs(a):
             return cls(is_transposed=True, is_flipped_x=c < 0, is_flipped_y=b < 0)
         return cls(is_transposed=False, is_flipped_x=a < 0, is_flipped_y=d < 0)

@@ -47,7 +47,9 @@ class FolderReader:
         cache_dir = config.data.cache_dir
         tokens = config.tokens
         self._short_side = math.ceil(tokens.resolution / math.sqrt(config.clip.crop_scale[0]))
-        self._cache = FrameCache(None if cache_dir is None else Path(cache_dir), self._short_side, _CACHE_BYTES)
+        self._cache = FrameCache(
+            None if cache_dir is None else Path(cache_dir), short_side=self._short_side, memory_bytes=_CACHE_BYTES
+        )
         self._packed = PackedSkeletons(manifest.folder)
         self._layout = folder_layout(manifest.folder)
 
@@ -94,7 +96,7 @@ class FolderReader:
         frames, frame_size, idx = None, None, None
         if video is not None:
             frames, idx = self._frames(row, video, sequence, draw)
-            frame_size = (frames.shape[3], frames.shape[2])
+            frame_size = (frames.shape[2], frames.shape[3])
         elif sequence is not None:
             idx = self._window(sequence.n_frames, row, draw)
         joints = boxes = None
@@ -142,7 +144,7 @@ class FolderReader:
     def _window(self, n_available: int, row: Row, draw: Draw) -> list[int]:
         n_frames, clip = self._config.tokens.n_frames, self._config.clip
         if isinstance(draw, EvaluationWindow):
-            return evaluation_windows(n_available, n_frames, clip, draw.n_windows)[draw.number]
+            return evaluation_windows(n_available, n_frames=n_frames, config=clip, n_clips=draw.n_windows)[draw.number]
         u_start, u_share = _uniforms(row, draw, _WINDOW_STREAM, 2)
         return window_indices(n_available, n_frames=n_frames, config=clip, u_start=u_start, u_share=u_share)
 

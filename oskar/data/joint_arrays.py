@@ -40,6 +40,8 @@ def decode(
 ) -> SkeletonSequence:
     """The recording stored under ``key``, in the internal layout and our units."""
     positions, confidence = _split(key, arrays, units, source)
+    if frame_size is not None and min(frame_size) <= 0:
+        raise InputError(f"{source}: frame size {frame_size}", fix="correct width and height in the index")
     if positions.shape[2] != len(layout.joint_names):
         raise InputError(
             f"{source}: {key} has {positions.shape[2]} joints, layout {layout.name} has {len(layout.joint_names)}",
@@ -105,11 +107,13 @@ def units_of_joints(arrays: Arrays, source: str) -> Units:
     if "units" in arrays:
         return cast(Units, _choice_of(arrays, "units", get_args(Units), source))
     joints = arrays["joints"]
-    width = joints.shape[-1] if joints.ndim else 0
-    values = joints.reshape(-1, max(width, 1))
+    width = joints.shape[-1] if joints.ndim and joints.dtype.kind in "fiu" else 0
+    values = joints.reshape(-1, width) if width in (2, 3) else np.empty((0, 3))
     values = values[np.isfinite(values).all(axis=1)]
-    if width not in (2, 3) or not len(values):
-        raise InputError(f"{source}: no usable joint in joints of shape {joints.shape}", fix="store x, y or x, y, z")
+    if not len(values):
+        raise InputError(
+            f"{source}: no usable joint in joints, {joints.dtype} of shape {joints.shape}", fix="store x, y or x, y, z"
+        )
     reach = float(np.percentile(np.abs(values[:, :2]), 95))
     third_is_confidence = width == 3 and float(values[:, 2].min()) >= 0 and float(values[:, 2].max()) <= 1
     if reach > _MOST_PLAUSIBLE_METRES and (width == 2 or third_is_confidence):
@@ -149,11 +153,12 @@ def layout_of(key: str, arrays: Arrays, layout: Layout | None, source: str) -> L
 def load_arrays(path: Path) -> Arrays:
     """The arrays of a file whose names mean something here; nothing is ever unpickled."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with file:
-            return {name: file[name] for name in _KEYS if name in file.files}
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            with file:
+                return {name: file[name] for name in _KEYS if name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read as .npz ({error})",

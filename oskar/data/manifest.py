@@ -55,18 +55,18 @@ def read_manifest(
         InputError: naming file, line, column, value and fix; the first fault ends the reading.
     """
     source = Path(data)
-    if source.is_file():
+    if os.path.isfile(source):
         if source.suffix.lower() != ".csv":
             raise InputError(
                 f"data {source}: a {source.suffix or 'nameless'} file", fix="name a folder or a .csv manifest"
             )
         folder, table = source.parent, read_table(source)
-    elif source.is_dir():
+    elif os.path.isdir(source):
         folder = source
-        has_index = (source / INDEX_FILE).exists()
+        has_index = os.path.lexists(source / INDEX_FILE)
         table = read_table(source / INDEX_FILE) if has_index else list_folder(source, read_classes(source))
     else:
-        raise InputError(f"data {source}: does not exist", fix="name a folder or a .csv manifest")
+        raise InputError(f"data {source}: does not exist", fix="name a folder, a .csv manifest or people")
     real_folder = Path(os.path.realpath(folder))
     files = Files(folder=folder, real_folder=real_folder, is_missing_kept=missing == "keep")
     split_column = _choose_split_column(table, split_column)

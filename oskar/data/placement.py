@@ -140,7 +140,7 @@ def _person_boxes(positions: Tensor, is_available: Tensor, boxes: Tensor | None)
     seen = is_available[..., None]
     low = torch.where(seen, positions, torch.inf).amin(dim=-2)
     high = torch.where(seen, positions, -torch.inf).amax(dim=-2)
-    padding = BOX_PADDING * (high - low).amax(dim=-1, keepdim=True).clamp_min(_SMALLEST_PADDING)
+    padding = (BOX_PADDING * (high - low).amax(dim=-1, keepdim=True)).clamp_min(_SMALLEST_PADDING)
     result = torch.cat([low - padding, high + padding], dim=-1)
     if boxes is not None:
         result = torch.where(_has_area(boxes)[..., None], boxes, result)

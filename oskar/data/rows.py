@@ -78,15 +78,15 @@ class Files:
         if parent is None:
             parent = self.real_parents[path.parent] = Path(os.path.realpath(path.parent))
         real = parent / path.name
-        if path.name == ".." or real.is_symlink():
+        if path.name == ".." or os.path.islink(real):
             real = Path(os.path.realpath(path))
         if Path(text).is_absolute() or not real.is_relative_to(self.real_folder):
             raise cells.error(
                 column, f"is not below {self.folder}", "move the file into the folder and write its path from there"
             )
-        is_there = real.is_file()
+        is_there = os.path.isfile(real)  # unlike Path.is_file, False for names no file can have
         if not is_there and not self.is_missing_kept:
-            problem = "is not a file" if real.exists() else "does not exist"
+            problem = "is not a file" if os.path.exists(real) else "does not exist"
             raise cells.error(column, f"{path} {problem}", "correct the path, or remove the row")
         return path, is_there
 
@@ -207,7 +207,7 @@ def _read_packed(files: Files) -> _Packed:
         return _Packed(is_there=False, offsets=None)
     fix = "write it with numpy.savez(joints=..., offsets=...), without pickles"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             offsets = arrays["offsets"] if "offsets" in arrays.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error})", fix=fix) from error

@@ -51,12 +51,12 @@ def read_joints_file(
     """
     source = str(path)
     arrays = load_arrays(path)
-    flat: list[str] = list(KEYS_2D)
-    solid: list[str] = ["joints3d"]
-    joints_units = units_of_joints(arrays, source) if "joints" in arrays else None
-    if joints_units is not None:
-        (solid if joints_units == "metres" else flat).append("joints")
-    key = next((k for k in ([*flat, *solid] if prefer_2d else [*solid, *flat]) if k in arrays), None)
+    wanted, other = (KEYS_2D, ("joints3d",)) if prefer_2d else (("joints3d",), KEYS_2D)
+    key = next((k for k in wanted if k in arrays), None)
+    joints_units = units_of_joints(arrays, source) if key is None and "joints" in arrays else None
+    if joints_units is not None and (joints_units == "metres") != prefer_2d:
+        key = "joints"
+    key = key or next((k for k in (*other, "joints") if k in arrays), None)
     if key is None:
         return None
     if key == "joints" and joints_units is not None:
@@ -81,7 +81,7 @@ def folder_layout(folder: Path) -> Layout | None:
     path = folder / "joint_names.txt"
     if not path.is_file():
         return None
-    return layout_from_names(path.read_text(encoding="utf-8").splitlines(), str(path))
+    return layout_from_names(path.read_text(encoding="utf-8", errors="replace").splitlines(), str(path))
 
 
 class PackedSkeletons:

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -65,7 +67,12 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
                 raise VideoError(
                     f"{path} has no video stream (format: {container.format.name})", fix="give a file with a picture"
                 )
-            streams[0].codec_context.thread_count = 1
+            codec = cast(VideoCodecContext | None, streams[0].codec_context)
+            if codec is None:
+                raise VideoError(
+                    f"{path} is in a codec that FFmpeg does not know", fix="convert it, e.g. to H.264 in mp4"
+                )
+            codec.thread_count = 1
             yield container, streams[0]
     except av.error.FFmpegError as error:
         raise VideoError(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oskar.config import BlockConfig
+from oskar.masking.shapes import choose_random
 from oskar.randomness import bits, integers, uniform
 
 _MAX_REDRAWS = 32
@@ -53,12 +54,13 @@ def draw_blocks(config: BlockConfig, grid: tuple[int, ...], batch_key: Tensor, k
 def cut_to_shortest(chosen: Tensor, limit: int | None, keys: Tensor, stream: int, keep_first: bool) -> Tensor:
     """Keep as many tokens of every clip as the shortest clip of the batch has, at most ``limit``.
 
-    ``keep_first`` keeps the first in token order, as the original does (late tokens are lost more
-    often); otherwise the kept ones are random.
+    A clip that has none at all (no video) does not count as the shortest. ``keep_first`` keeps the
+    first in token order, as the original does (late tokens are lost more often); otherwise the
+    kept ones are random.
     """
-    n = int(chosen.sum(1).min())
+    counts = chosen.sum(1)
+    n = int(counts.masked_fill(counts == 0, chosen.shape[1]).min())
     n = n if limit is None else min(n, limit)
     if keep_first:
         return chosen & (chosen.long().cumsum(1) <= n)
-    score = uniform(keys, stream, (chosen.shape[1],)).masked_fill(~chosen, 2.0)
-    return chosen & (score.argsort(dim=1).argsort(dim=1) < n)
+    return choose_random(chosen, torch.full_like(counts, n), keys, stream)

@@ -1,10 +1,13 @@
 """Exclusivity: no target may be read off a visible token of another modality at its place and time (A16, A17)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from oskar.config import MaskingConfig
+from oskar.modalities import Modality
 
 
 def hidden_joints(visible_video: Tensor, joint_cells: Tensor, grid: tuple[int, ...], radius: int) -> Tensor:
@@ -31,10 +34,10 @@ def widen(is_set: Tensor, grid: tuple[int, ...], radius: int) -> Tensor:
 
 
 def forbidden_targets(
-    visible: dict[str, Tensor], joint_cells: Tensor, grid: tuple[int, ...], config: MaskingConfig
-) -> dict[str, Tensor]:
+    visible: Mapping[Modality, Tensor], joint_cells: Tensor, grid: tuple[int, ...], config: MaskingConfig
+) -> dict[Modality, Tensor]:
     """Tokens that exclusivity takes from the target, for the modalities ``video`` and ``skeleton``."""
-    forbidden: dict[str, Tensor] = {}
+    forbidden: dict[Modality, Tensor] = {}
     if config.exclusivity in ("both", "video_to_joints"):
         forbidden["skeleton"] = hidden_joints(visible["video"], joint_cells, grid, config.exclusivity_radius)
     if config.exclusivity in ("both", "joints_to_video"):

@@ -18,18 +18,22 @@ from oskar.tokens.source import TokenSource
 class ModalityTokens:
     """The packed tokens of one modality: values ``[n, P]``, where they go and where they lie.
 
-    ``slots`` int64 ``[n]`` is the flat slot ``clip * V + place``; ``token_idx`` ``[n]`` the index
-    inside the modality; ``boxes`` ``[n, 4]`` only for modalities with boxes.
+    ``slots`` int64 ``[n]``, increasing, is the flat slot ``clip * V + place``; ``token_idx`` ``[n]``
+    the index inside the modality; ``boxes`` ``[n, 4]`` only for modalities with boxes;
+    ``n_largest`` is the count of the clip that has most of them, known here so that the model
+    need not ask the device for it.
     """
 
     values: Tensor
     slots: Tensor
     token_idx: Tensor
     boxes: Tensor | None
+    n_largest: int
 
     def to(self, device: torch.device) -> "ModalityTokens":
         boxes = None if self.boxes is None else self.boxes.to(device, non_blocking=True)
-        return ModalityTokens(*(t.to(device, non_blocking=True) for t in (self.values, self.slots, self.token_idx)), boxes)
+        values, slots, token_idx = (t.to(device, non_blocking=True) for t in (self.values, self.slots, self.token_idx))
+        return ModalityTokens(values, slots, token_idx, boxes, self.n_largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,11 @@ def pack(chosen: IndexSet, sources: Mapping[Modality, TokenSource], names: list[
         clip_idx, token_idx = slots // n_slots, flat_token[slots]
         source = sources[name]
         tokens[name] = ModalityTokens(
-            source.take(clip_idx, token_idx), slots, token_idx, source.boxes(clip_idx, token_idx)
+            values=source.take(clip_idx, token_idx),
+            slots=slots,
+            token_idx=token_idx,
+            boxes=source.boxes(clip_idx, token_idx),
+            n_largest=int(torch.bincount(clip_idx).max()),
         )
     return PackedTokens(chosen.modality_idx, tokens, bool((chosen.modality_idx >= 0).all()))
 

@@ -9,9 +9,9 @@ from oskar.config import MaskingConfig
 from oskar.masking.allocation import allocate, visible_capacities
 from oskar.masking.blocks import cut_to_shortest, draw_blocks
 from oskar.masking.exclusivity import forbidden_targets
-from oskar.masking.shapes import choose
+from oskar.masking.shapes import choose, choose_random
 from oskar.modalities import Modality, ModalitySpec
-from oskar.randomness import clip_keys, log_dirichlet, uniform
+from oskar.randomness import clip_keys, log_dirichlet
 from oskar.tokens.source import TokenSource
 
 # Streams of a clip's key: every draw has its own. Modality m adds 10 m, view v adds 1000 v.
@@ -87,21 +87,37 @@ def index_set(chosen: Choice, specs: dict[Modality, ModalitySpec], n_slots: int)
     return IndexSet(modality_idx, token_idx)
 
 
+def _available(sources: dict[Modality, TokenSource], specs: dict[Modality, ModalitySpec], keys: Tensor) -> Choice:
+    """Which tokens exist, for all of the recipe's modalities even where no clip of the batch has one.
+
+    A clip's draws then never depend on what the other clips of its batch have.
+    """
+    absent = torch.zeros_like(keys, dtype=torch.bool)[:, None]
+    return {
+        name: sources[name].is_valid if name in sources else absent.expand(-1, spec.n_tokens)
+        for name, spec in specs.items()
+    }
+
+
 def _split(available: Choice, n: int, capacities: Tensor, keys: Tensor, stream: int, config: MaskingConfig) -> Tensor:
     """Tokens per modality ``[B, M]`` by the configured allocation."""
     if config.allocation == "dirichlet":
         log_fractions = log_dirichlet(keys, stream, config.alpha, capacities > 0)
         return allocate(log_fractions, n, capacities, config.min_tokens)
     union = torch.cat(list(available.values()), dim=1)
-    score = uniform(keys, _UNION * 10 + stream, (union.shape[1],)).masked_fill(~union, 2.0)
-    drawn = (score.argsort(dim=1).argsort(dim=1) < n) & union
+    drawn = choose_random(union, torch.full_like(keys, n), keys, _UNION * 10 + stream)
     sizes = [a.shape[1] for a in available.values()]
-    counts = torch.stack([part.sum(1) for part in drawn.split(sizes, dim=1)], dim=1)
+    counts = torch.stack([part.sum(1) for part in torch.split(drawn, sizes, dim=1)], dim=1)
     return allocate(torch.log(counts.double().clamp_min(1e-6)), n, capacities, config.min_tokens)
 
 
 def _choose_all(
-    available: Choice, counts: Tensor, specs: dict[Modality, ModalitySpec], keys: Tensor, stream: int, config: MaskingConfig
+    available: Choice,
+    counts: Tensor,
+    specs: dict[Modality, ModalitySpec],
+    keys: Tensor,
+    stream: int,
+    config: MaskingConfig,
 ) -> Choice:
     return {
         name: choose(specs[name], available[name], counts[:, m], keys, stream + 10 * m, config)
@@ -114,7 +130,7 @@ def _draw_visible(
 ) -> Choice:
     assert config.n_visible is not None
     assert config.n_target is not None
-    available = {name: source.is_valid for name, source in sources.items()}
+    available = _available(sources, specs, keys)
     n_available = torch.stack([a.sum(1) for a in available.values()], dim=1)
     capacities = visible_capacities(n_available, config.n_target)
     counts = _split(available, config.n_visible, capacities, keys, _VISIBLE_SPLIT, config)
@@ -129,17 +145,11 @@ def _draw_target(
     visible: Choice,
 ) -> Choice:
     assert config.n_target is not None
-    available = {name: source.is_valid & ~visible[name] for name, source in sources.items()}
+    available = {name: is_valid & ~visible[name] for name, is_valid in _available(sources, specs, keys).items()}
     if "video" in sources and "skeleton" in sources:
-        forbidden = forbidden_targets(
-            {"video": visible["video"], "skeleton": visible["skeleton"]},
-            sources["skeleton"].cells,
-            specs["video"].position_grid,
-            config,
-        )
-        for name in available:
-            if name in forbidden:
-                available[name] = available[name] & ~forbidden[name]
+        grid = specs["video"].position_grid
+        forbidden = forbidden_targets(visible, sources["skeleton"].cells, grid, config)
+        available |= {name: available[name] & ~tokens for name, tokens in forbidden.items()}
     capacities = torch.stack([a.sum(1) for a in available.values()], dim=1)
     counts = _split(available, config.n_target, capacities, keys, _TARGET_SPLIT, config)
     return _choose_all(available, counts, specs, keys, _TARGET_SHAPE, config)

@@ -66,10 +66,11 @@ class ContentEmbedding(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Embed values ``[n, P]`` (pixels arrive as uint8) or ids ``[n, 1]`` to ``[n, D]``."""
         if isinstance(self.projection, nn.Embedding):
-            return self.projection(values.squeeze(1))
-        if self.is_pixels:
+            values = values.squeeze(1)
+        elif self.is_pixels:
             values = normalise_pixels(values, self.patch_size)
-        return self.projection(values)
+        embedded: Tensor = self.projection(values)
+        return embedded
 
 
 class TokenEmbedding(nn.Module):
@@ -86,7 +87,8 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, packed: PackedTokens) -> Tensor:
         parts = {name: self.content[name](tokens.values) for name, tokens in packed.tokens.items()}
-        return self.position(packed, content=parts)
+        embedded: Tensor = self.position(packed, content=parts)
+        return embedded
 
 
 class PositionEmbeddings(nn.Module):

@@ -31,4 +31,5 @@ class TokenEncoder(nn.Module):
         x = self.embedding(packed)
         for block in self.blocks:
             x = block(x, pairs=pairs)
-        return self.norm(x)
+        latents: Tensor = self.norm(x)
+        return latents

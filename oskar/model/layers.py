@@ -23,16 +23,19 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None) -> Tensor:
         n_clips, n_queries, width = x.shape
         if context is None:
-            projected = self.query_key_value(x).unflatten(-1, (3, self.n_heads, -1))
+            projected = self.query_key_value(x).view(n_clips, n_queries, 3, self.n_heads, -1)
             query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         else:
             weight, bias = self.query_key_value.weight, self.query_key_value.bias
             query_bias, context_bias = (None, None) if bias is None else (bias[:width], bias[width:])
-            query = F.linear(x, weight[:width], query_bias).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            projected = F.linear(context, weight[width:], context_bias).unflatten(-1, (2, self.n_heads, -1))
-            key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+            query = F.linear(x, weight[:width], query_bias).view(n_clips, n_queries, self.n_heads, -1).transpose(1, 2)
+            projected = F.linear(context, weight[width:], context_bias)
+            key, value = (
+                projected.view(n_clips, -1, 2, self.n_heads, width // self.n_heads).permute(2, 0, 3, 1, 4).unbind(0)
+            )
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=pairs)
-        return self.output(attended.transpose(1, 2).reshape(n_clips, n_queries, width))
+        output: Tensor = self.output(attended.transpose(1, 2).reshape(n_clips, n_queries, width))
+        return output
 
 
 class SwiGLU(nn.Module):
@@ -46,7 +49,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.gate_value(x).chunk(2, dim=-1)
-        return self.output(F.silu(gate) * value)
+        output: Tensor = self.output(F.silu(gate) * value)
+        return output
 
 
 class GELUMLP(nn.Module):
@@ -58,7 +62,8 @@ class GELUMLP(nn.Module):
         self.output = nn.Linear(4 * width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(F.gelu(self.input(x)))
+        output: Tensor = self.output(F.gelu(self.input(x)))
+        return output
 
 
 class Block(nn.Module):
@@ -75,8 +80,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width, config.bias) if config.mlp == "swiglu" else GELUMLP(width, config.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), context, pairs)
-        return x + self.mlp(self.norm_mlp(x))
+        attended: Tensor = x + self.attention(self.norm_attention(x), context, pairs)
+        output: Tensor = attended + self.mlp(self.norm_mlp(attended))
+        return output
 
 
 def allowed_pairs(queries: Tensor, keys: Tensor, *, within_segment: bool) -> Tensor:

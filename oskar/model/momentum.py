@@ -26,9 +26,13 @@ class MomentumEncoders(nn.Module):
         momenta = {"video": config.video, "skeleton": config.skeleton, "text": config.text}
         self.momenta = {name: m for name, m in momenta.items() if name in names and m is not None}
         self.final = config.final
+        self.width = online.embedding.width
         self.is_shared = len(set(self.momenta.values())) == 1
-        encoders = {SHARED: copy.deepcopy(online)} if self.is_shared else {n: _for_modality(online, n) for n in names}
-        self.encoders = nn.ModuleDict(encoders)
+        self.encoders = nn.ModuleDict()
+        if self.is_shared:
+            self.encoders[SHARED] = copy.deepcopy(online)
+        else:
+            self.encoders.update({name: _for_modality(online, name) for name in names})
         self.requires_grad_(False)
 
     def encoder(self, modality: Modality) -> TokenEncoder:
@@ -44,22 +48,22 @@ class MomentumEncoders(nn.Module):
             encoder: Tensor = self.encoders[SHARED](packed, routing)
             return encoder
         n_clips, n_slots = packed.segments.shape
-        width = self.encoder(next(iter(packed.tokens))).norm.normalized_shape[0]
-        flat = torch.zeros(n_clips * n_slots, width, device=packed.segments.device)
+        flat = torch.zeros(n_clips * n_slots, self.width, device=packed.segments.device)
         for name, tokens in packed.tokens.items():
             rows = _repack(packed, name, tokens)
             encoded = self.encoders[name](rows, routing).flatten(0, 1)
             flat[tokens.slots] = encoded[rows.tokens[name].slots].float()
-        return flat.view(n_clips, n_slots, width)
+        return flat.view(n_clips, n_slots, self.width)
 
     @torch.no_grad()
     def update(self, online: TokenEncoder, share: float) -> None:
         """One step of the average; ``share`` of the run is done (used only where lambda ends elsewhere)."""
         source = dict(online.named_parameters())
-        for name, encoder in self.encoders.items():
-            start = next(iter(self.momenta.values())) if name == SHARED else self.momenta[name]
+        names = list(self.momenta)
+        for name in names[:1] if self.is_shared else names:
+            start = self.momenta[name]
             momentum = start if self.final is None else start + (self.final - start) * share
-            averaged = dict(encoder.named_parameters())
+            averaged = dict(self.encoder(name).named_parameters())
             torch._foreach_lerp_(list(averaged.values()), [source[key] for key in averaged], 1.0 - momentum)
 
 
@@ -73,15 +77,17 @@ def _for_modality(online: TokenEncoder, name: str) -> TokenEncoder:
 
 
 def _repack(packed: PackedTokens, name: Modality, tokens: ModalityTokens) -> PackedTokens:
-    """One modality's tokens alone, moved to the left of as few slots as its fullest clip needs."""
-    n_slots = packed.segments.shape[1]
+    """One modality's tokens alone, moved to the left of as few slots as its fullest clip needs.
+
+    Everything stays on the device: its size is known from the packing.
+    """
+    n_clips, n_slots = packed.segments.shape
+    n_needed = tokens.n_largest
     clip = tokens.slots // n_slots
-    counts = torch.bincount(clip, minlength=len(packed.segments))
+    counts = torch.zeros(n_clips, dtype=torch.int64, device=clip.device).index_add_(0, clip, torch.ones_like(clip))
     first = counts.cumsum(0) - counts
-    n_needed = int(counts.max())
     slots = clip * n_needed + torch.arange(len(clip), device=clip.device) - first[clip]
-    segment = int(packed.segments.flatten()[tokens.slots[0]])
-    segments = torch.full((len(packed.segments), n_needed), -1, device=clip.device)
-    segments.view(-1)[slots] = segment
-    moved = ModalityTokens(tokens.values, slots, tokens.token_idx, tokens.boxes)
-    return PackedTokens(segments, {name: moved}, bool((counts == n_needed).all()))
+    segments = torch.full((n_clips * n_needed,), -1, device=clip.device)
+    segments[slots] = packed.segments.flatten()[tokens.slots]
+    moved = ModalityTokens(tokens.values, slots, tokens.token_idx, tokens.boxes, n_needed)
+    return PackedTokens(segments.view(n_clips, n_needed), {name: moved}, len(clip) == n_clips * n_needed)

@@ -32,11 +32,12 @@ class Predictor(nn.Module):
 
     def queries(self, target: PackedTokens, view: int) -> Tensor:
         """Q ``[B, K, D_p]``."""
-        return self.query[view] + self.positions(target)
+        positions: Tensor = self.positions(target)
+        return self.query[view] + positions
 
     def context(self, fused: Tensor, visible: PackedTokens) -> Tensor:
         """H at the predictor's width ``[B, V, D_p]``, with positions added again if configured (A23)."""
-        context = self.input(fused)
+        context: Tensor = self.input(fused)
         return context + self.positions(visible) if self.add_context_positions else context
 
     def self_pairs(self, target: PackedTokens) -> Tensor | None:
@@ -56,11 +57,14 @@ class CrossPredictor(Predictor):
         x = self.queries(view.target, view_number)
         context = self.context(fused, view.visible)
         self_pairs = self.self_pairs(view.target)
-        keys = torch.zeros_like(view.visible.segments).masked_fill(~view.visible.is_valid, -1)
-        cross_pairs = None if view.visible.is_full else (keys >= 0)[:, None, None, :]
+        cross_pairs = None
+        if not view.visible.is_full:  # a clip without any visible token sees its empty slots: no row is empty
+            is_key = view.visible.is_valid
+            cross_pairs = (is_key | ~is_key.any(1, keepdim=True))[:, None, None, :]
         for layer, block in enumerate(self.blocks):
             x = block(x, pairs=self_pairs) if layer % 2 == 0 else block(x, context, cross_pairs)
-        return self.norm(x)
+        predicted: Tensor = self.norm(x)
+        return predicted
 
 
 class JointPredictor(Predictor):
@@ -75,4 +79,5 @@ class JointPredictor(Predictor):
             pairs = allowed_pairs(segments, segments, within_segment=False)
         for block in self.blocks:
             x = block(x, pairs=pairs)
-        return self.norm(x[:, fused.shape[1] :])
+        predicted: Tensor = self.norm(x[:, fused.shape[1] :])
+        return predicted

@@ -1,14 +1,15 @@
 """Input-space targets: the tokens' own values, as in masked autoencoders."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oskar.config import Config
-from oskar.masking.packing import Batch, ModalityTokens
+from oskar.masking.packing import ModalityTokens, PackedTokens
 from oskar.modalities import Modality, modality_specs
 from oskar.model.layers import init_weights
-from oskar.model.momentum import MomentumEncoders
 from oskar.targets.target import Comparison, Target
 from oskar.tokens.video import normalise_pixels
 
@@ -23,30 +24,29 @@ class InputTarget(Target):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.normalise, self.patch_size = config.target.normalise, config.tokens.patch_size
-        self.specs = modality_specs(config.tokens)
-        widths = {n: s.vocabulary_size or (2 if n == "skeleton" else s.token_width) for n, s in self.specs.items()}
+        specs = modality_specs(config.tokens)
+        widths = {n: s.vocabulary_size or (2 if n == "skeleton" else s.token_width) for n, s in specs.items()}
+        self.shown_width = max((width for name, width in widths.items() if name != "text"), default=1)
         self.readouts = nn.ModuleDict({n: nn.Linear(config.predictor.width, w) for n, w in widths.items()})
         init_weights(self, config.model.init_std)
 
-    def forward(self, predicted: Tensor, batch: Batch, view: int, momentum: MomentumEncoders | None) -> Comparison:
-        target = batch.views[view].target
+    def forward(self, predicted: Tensor, target: PackedTokens, latents: Tensor | None) -> Comparison:
         flat = predicted.flatten(0, 1)
         error = torch.zeros(len(flat), device=flat.device)
-        width = max(r.out_features for n, r in self.readouts.items() if n != "text") if len(self.specs) > 1 else 1
-        shown = torch.zeros(2, len(flat), width, device=flat.device)
+        shown = torch.zeros(2, len(flat), self.shown_width, device=flat.device)
         for name, tokens in target.tokens.items():
             predictions = self.readouts[name](flat[tokens.slots]).float()
             if name == "text":
                 ids = tokens.values.squeeze(1)
-                log_size = torch.log(torch.tensor(float(predictions.shape[1])))
-                error = error.index_copy(0, tokens.slots, F.cross_entropy(predictions, ids, reduction="none") / log_size)
+                surprise = F.cross_entropy(predictions, ids, reduction="none") / math.log(predictions.shape[1])
+                error = error.index_copy(0, tokens.slots, surprise)
                 continue
             targets = self.values(name, tokens)
             error = error.index_copy(0, tokens.slots, (predictions - targets).square().mean(-1))
             shown[0, tokens.slots, : targets.shape[1]] = predictions.detach()
             shown[1, tokens.slots, : targets.shape[1]] = targets
         shape = predicted.shape[:2]
-        return Comparison(error.view(shape), shown[0].unflatten(0, shape), shown[1].unflatten(0, shape))
+        return Comparison(error.view(shape), *shown.view(2, *shape, -1))
 
     def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
         """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""

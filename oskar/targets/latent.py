@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oskar.config import Config
-from oskar.masking.packing import Batch
+from oskar.masking.packing import Batch, PackedTokens
 from oskar.model.layers import init_weights
 from oskar.model.momentum import MomentumEncoders
 from oskar.targets.target import Comparison, Target
@@ -24,21 +24,24 @@ class LatentTarget(Target):
         self.readout = nn.Linear(config.predictor.width, config.model.width, bias=config.model.bias)
         init_weights(self, config.model.init_std)
 
-    def forward(self, predicted: Tensor, batch: Batch, view: int, momentum: MomentumEncoders | None) -> Comparison:
-        assert momentum is not None, "latent targets come from a momentum encoder"
-        targets = self.latents(batch, view, momentum)
-        predictions = self.readout(predicted).float()
-        difference = predictions - targets
-        error = difference.square() if self.loss == "mse" else difference.abs()
-        return Comparison(error.mean(-1), predictions.detach(), targets)
-
     @torch.no_grad()
-    def latents(self, batch: Batch, view: int, momentum: MomentumEncoders) -> Tensor:
-        """Y^t ``[B, K, D]`` in float32."""
+    def latents(self, batch: Batch, momentum: MomentumEncoders | None) -> list[Tensor]:
+        """Y^t ``[B, K, D]`` of each view in float32; views share one pass over "all" tokens."""
+        assert momentum is not None, "latent targets come from a momentum encoder"
         if self.context == "all":
             assert batch.everything is not None
-            latents = momentum(batch.everything, self.routing).flatten(0, 1)[batch.target_slots[view]]
+            everything = momentum(batch.everything, self.routing).flatten(0, 1)
+            views = [everything[slots] for slots in batch.target_slots]
         else:
-            latents = momentum(batch.views[view].target, self.routing)
-        latents = latents.float()
+            views = [momentum(view.target, self.routing) for view in batch.views]
+        return [self._normalised(latents.float()) for latents in views]
+
+    def _normalised(self, latents: Tensor) -> Tensor:
         return F.layer_norm(latents, latents.shape[-1:]) if self.normalise else latents
+
+    def forward(self, predicted: Tensor, target: PackedTokens, latents: Tensor | None) -> Comparison:
+        assert latents is not None
+        predictions = self.readout(predicted).float()
+        difference = predictions - latents
+        error = difference.square() if self.loss == "mse" else difference.abs()
+        return Comparison(error.mean(-1), predictions.detach(), latents)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from oskar.masking.packing import Batch
+from oskar.masking.packing import Batch, PackedTokens
 from oskar.model.momentum import MomentumEncoders
 
 
@@ -24,6 +24,10 @@ class Comparison:
 class Target(nn.Module, ABC):
     """A target owns the readout that turns the predictor's output into its space."""
 
+    def latents(self, batch: Batch, momentum: MomentumEncoders | None) -> list[Tensor] | None:
+        """What the momentum encoders say of each view's targets ``[B, K, D]``; None where nothing is asked."""
+        return None
+
     @abstractmethod
-    def forward(self, predicted: Tensor, batch: Batch, view: int, momentum: MomentumEncoders | None) -> Comparison:
-        """Compare the predictor's output ``[B, K, D_p]`` with the targets of a view, without gradient to them."""
+    def forward(self, predicted: Tensor, target: PackedTokens, latents: Tensor | None) -> Comparison:
+        """Compare the predictor's output ``[B, K, D_p]`` with a view's targets, without gradient to them."""

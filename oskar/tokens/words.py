@@ -76,14 +76,22 @@ class Words:
             raise InputError(f"caption {text[:80]!r} holds no word", fix="leave the caption out, or write one")
         return torch.tensor(ids, dtype=torch.int64)
 
+    def to_json(self) -> str:
+        """The text of a ``tokenizer.json``."""
+        text: str = self.tokenizer.to_str(pretty=True)
+        return text + "\n"
+
     def save(self, path: Path) -> None:
         """Write a ``tokenizer.json``; readers see the old file or the new one, never a part."""
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(self.tokenizer.to_str(pretty=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(self.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def train_words(captions: Iterable[str], vocabulary_size: int) -> Words:

@@ -168,7 +168,7 @@ class Trainer:
         if is_finite:
             self.optimizer.step()
             trainable: Trainable = self.module  # type: ignore[assignment]
-            trainable.after_step((step + 1) / self.config.steps)
+            trainable.after_step((step + 1) / (self.config.steps * self.config.schedule_stretch))
         self._count_skipped(is_finite, step, values, norms)
         self.optimizer.zero_grad(set_to_none=True)
         self.done.step = step + 1

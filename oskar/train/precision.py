@@ -109,9 +109,11 @@ def _mlp_step(device: torch.device) -> Callable[[torch.dtype], tuple[Tensor, ...
     x, w_in, w_out = draw(rows, _WIDTH), draw(4 * _WIDTH, _WIDTH), draw(_WIDTH, 4 * _WIDTH)
 
     def step(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            out = F.linear(F.gelu(F.linear(x, w_in)), w_out)
-        return out, *torch.autograd.grad(out.float().square().sum(), (x, w_in, w_out))
+        with torch.enable_grad():
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                out = F.linear(F.gelu(F.linear(x, w_in)), w_out)
+            loss = out.float().square().sum()
+        return out, *torch.autograd.grad(loss, (x, w_in, w_out))
 
     return step
 

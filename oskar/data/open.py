@@ -1,0 +1,74 @@
+"""From the ``--data`` of a command to a reader: folders, manifests, or the built-in people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oskar.config import Config
+from oskar.data.folder_reader import FolderReader
+from oskar.data.manifest import Manifest, fingerprint, read_manifests, select
+from oskar.data.people_reader import PeopleReader, parse_people, people_captions
+from oskar.data.pooled_reader import PooledReader
+from oskar.data.reader import ClipReader
+from oskar.errors import InputError
+from oskar.tokens.words import Words, load_words, train_words
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedData:
+    """A reader, the words its captions are encoded with, and what identifies the data."""
+
+    reader: ClipReader
+    words: Words | None
+    sha256: str
+    names: tuple[str, ...]
+    n_left_out: int = 0
+
+
+def open_training(data: Sequence[str], config: Config, words: Words | None = None) -> OpenedData:
+    """Open data to pretrain on: rows of ``data.split`` and rows without a split.
+
+    Without ``words``, captions are encoded by ``data.tokenizer``, or by WordPiece trained on them.
+
+    Raises:
+        InputError: naming the file or key, the value and the fix.
+    """
+    return _open(data, config, words, config.data.split, is_labelled=False)
+
+
+def open_split(data: Sequence[str], config: Config, words: Words | None, split: str) -> OpenedData:
+    """Open one split of labelled data to evaluate on; rows without a split are left out."""
+    return _open(data, config, words, split, is_labelled=True)
+
+
+def _open(data: Sequence[str], config: Config, words: Words | None, split: str, *, is_labelled: bool) -> OpenedData:
+    if not data:
+        raise InputError("no data", fix="name a folder, a manifest or `people` with --data")
+    folders = [name for name in data if parse_people(name) is None]
+    worlds = [settings for settings in map(parse_people, data) if settings is not None]
+    manifests = [select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders)]
+    if words is None and "text" in config.tokens.modalities:
+        words = _words(manifests, config, has_people=bool(worlds))
+    readers: list[ClipReader] = [FolderReader(manifest, config, words) for manifest in manifests]
+    n_left_out = sum(reader.n_left_out for reader in readers if isinstance(reader, FolderReader))
+    readers += [PeopleReader(people, config, words, split, is_labelled=is_labelled) for people in worlds]
+    names = tuple(m.name for m in manifests) + ("people",) * len(worlds)
+    reader = readers[0] if len(readers) == 1 else PooledReader(readers)
+    return OpenedData(reader, words, fingerprint(*manifests), names, n_left_out)
+
+
+def _words(manifests: Sequence[Manifest], config: Config, *, has_people: bool) -> Words | None:
+    """The tokenizer of the run: loaded, or trained on the captions that count as text; None without any."""
+    if config.data.tokenizer is not None:
+        return load_words(Path(config.data.tokenizer), vocabulary_size=config.tokens.vocabulary_size)
+    if config.data.captions == "none":
+        return None
+    captions = [
+        row.caption
+        for manifest in manifests
+        for row in manifest.rows
+        if row.caption is not None and not (config.data.captions == "written" and row.is_caption_composed)
+    ]
+    if has_people:
+        captions += people_captions(config.train.seed)
+    return train_words(captions, config.tokens.vocabulary_size) if captions else None

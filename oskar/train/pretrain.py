@@ -1,0 +1,168 @@
+"""A pretraining run from a configuration and data to a run folder."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oskar.config import Config
+from oskar.data.open import OpenedData, open_training
+from oskar.data.stream import StepDataset, StepStream
+from oskar.errors import InputError, StoppedRunError
+from oskar.masking.packing import Batch, build_batch
+from oskar.modalities import MODALITIES
+from oskar.pretraining import MaskedPrediction
+from oskar.tokens.words import Words, load_words
+from oskar.train.checkpoint import save_encoder
+from oskar.train.health import Verdict, judge, measure
+from oskar.train.loop import Progressed, Trainer
+from oskar.train.precision import PrecisionChoice, choose_precision
+from oskar.train.record import environment, prepare_run_folder, read_metrics, write_json_atomic
+from oskar.train.sealed import write_text_atomic
+
+WORDS_FILE = "words.json"
+
+
+def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Train a recipe on data into the run folder ``out``; returns ``summary.json``.
+
+    Raises:
+        InputError: wrong data, configuration or folder.
+        StoppedRunError: the run cannot go on, or its health is "collapsed".
+        InterruptedRunError: after a signal, with everything saved.
+    """
+    prepare_run_folder(out, resume)
+    if resume:
+        config = _same_run(config, Config.load(out / "config.json"), out)
+    device = choose_device(config.train.device)
+    words_path = out / WORDS_FILE
+    words = load_words(words_path, vocabulary_size=config.tokens.vocabulary_size) if words_path.exists() else None
+    opened = open_training(data, config, words)
+    precision = _precision(config, device, out)
+    if not resume:
+        _write_start(config, opened, out, device, precision)
+    torch.manual_seed(config.train.seed)
+    module = MaskedPrediction(config)
+    trainer = Trainer(
+        module,
+        _stream(config, opened),
+        config.train,
+        out,
+        precision=precision,
+        device=device,
+        bad_budget=int(config.data.max_bad_share * len(opened.reader)),
+        observe=partial(_observe, module),
+    )
+    trainer.resume()
+    started = time.time()
+    done = trainer.fit()
+    save_transfer(module, config, opened.words, out / "encoder")
+    summary = _summary(config, opened, done, judge(read_metrics(out)), time.time() - started)
+    write_json_atomic(out / "summary.json", summary)
+    return summary
+
+
+def choose_device(setting: str) -> torch.device:
+    """The device of ``train.device``; "auto" takes a GPU if there is one."""
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(setting)
+    except RuntimeError as error:
+        raise InputError(f"train.device = {setting!r} is no device", fix="use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"train.device = {setting!r}, but there is no GPU", fix="use train.device=cpu")
+    return device
+
+
+def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
+    """Write ``encoder/``: the weights transfer uses, the configuration, and the words of captions."""
+    source = module.fusion if module.momentum is None else module.momentum.encoders
+    files = {} if words is None else {WORDS_FILE: words.to_json()}
+    save_encoder(folder, source.state_dict(), config.to_json(), files)
+
+
+def _stream(config: Config, opened: OpenedData) -> StepStream:
+    train = config.train
+    dataset = StepDataset(
+        opened.reader,
+        partial(_build, config),
+        n_steps=train.steps,
+        batch_size=train.batch_size,
+        accumulation=train.accumulation,
+        seed=train.seed,
+    )
+    return StepStream(dataset, config.data.workers)
+
+
+def _build(config: Config, clips: Any, step: int) -> Batch:
+    return build_batch(clips, config, step)
+
+
+def _observe(module: MaskedPrediction, batch: Batch) -> dict[str, float]:
+    return measure(module.compare(batch), module.modalities)
+
+
+def _same_run(config: Config, saved: Config, out: Path) -> Config:
+    """The saved configuration, if the one asked for agrees with it."""
+    asked, stored = asdict(config), asdict(saved)
+    for section, values in asked.items():
+        if values != stored[section]:
+            keys = [k for k in values if values[k] != stored[section][k]] if isinstance(values, dict) else []
+            name = f"{section}.{keys[0]}" if keys else section
+            have = stored[section][keys[0]] if keys else stored[section]
+            want = values[keys[0]] if keys else values
+            raise InputError(
+                f"--resume: {name} = {want!r}, but {out} was started with {have!r}",
+                fix=f"leave {name} as it was, or start another run in another --out",
+            )
+    return saved
+
+
+def _precision(config: Config, device: torch.device, out: Path) -> PrecisionChoice:
+    """The stored choice of a run that is resumed, else a new one: a timing is never twice the same."""
+    path = out / "environment.json"
+    if path.exists():
+        import json
+
+        return PrecisionChoice.from_json(json.loads(path.read_text())["precision"], str(path))
+    return choose_precision(config.train.precision, device)
+
+
+def _write_start(
+    config: Config, opened: OpenedData, out: Path, device: torch.device, precision: PrecisionChoice
+) -> None:
+    if opened.words is not None:
+        opened.words.save(out / WORDS_FILE)
+    write_json_atomic(out / "environment.json", environment(device, precision))
+    write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
+
+
+def _summary(
+    config: Config, opened: OpenedData, done: Progressed, verdict: Verdict, wall_seconds: float
+) -> dict[str, Any]:
+    return {
+        "recipe": config.recipe,
+        "steps": done.step,
+        "samples_seen": done.samples_seen,
+        "tokens_seen": done.tokens_seen,
+        "wall_seconds": done.seconds,
+        "samples_per_second": done.samples_seen / max(done.seconds, 1e-9),
+        "data_wait_share": done.wait_seconds / max(done.seconds, 1e-9),
+        "health": verdict.to_json(),
+        "skipped_steps": done.skipped_steps,
+        "data": list(opened.names),
+        "data_sha256": opened.sha256,
+        "n_clips": len(opened.reader),
+        "n_left_out": opened.n_left_out,
+        "bad_clips": done.bad,
+        "modalities": [m for m in MODALITIES if m in config.tokens.modalities],
+        "seed": config.train.seed,
+    }
+
+
+__all__ = ["StoppedRunError", "choose_device", "pretrain", "save_transfer"]
