@@ -1,4 +1,4 @@
-"""Checkpoints: exact round trips, kills at every moment, full disks, damaged and foreign files."""
+"""Checkpoint and encoder folders: exact round trips; truncated, damaged and foreign files; pickles."""
 
 import contextlib
 import hashlib
@@ -6,41 +6,25 @@ import json
 import os
 import pickle
 import random
-import resource
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from oskar.errors import InputError, StoppedRunError
+from oskar.errors import InputError
 from oskar.train.checkpoint import (
     encoder_sha256,
-    generator_tensors,
     latest_checkpoint,
     load_checkpoint,
     load_encoder,
-    load_generator_tensors,
-    load_module_strict,
-    load_optimizer_tensors,
-    optimizer_tensors,
     save_checkpoint,
     save_encoder,
-    under,
 )
-from oskar.train.record import MetricsFile, read_metrics
 from oskar.train.sealed import refuse_pickle
-
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills and limits are POSIX")
 
 
 def tensors_of(step: int) -> dict[str, Tensor]:
@@ -61,38 +45,6 @@ def is_whole(path: Path) -> int:
 
 def save(run: Path, step: int) -> Path:
     return save_checkpoint(run, step, tensors_of(step), {"note": f"step {step}"})
-
-
-def run_here(function: Callable[[Path], None], run: Path) -> None:
-    """Call a function of this module in a fresh, single-threaded process, which may fork and be limited."""
-    name = function.__name__
-    code = f"import sys, pathlib, test_checkpoint; test_checkpoint.{name}(pathlib.Path(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(run)],
-        cwd=Path(__file__).parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@contextlib.contextmanager
-def forked(work: Callable[[], None]) -> Iterator[int]:
-    """A child process that does ``work`` and exits 0; gone when the block ends."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    yield pid
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 # What is on the disk
@@ -171,151 +123,18 @@ def test_state_that_is_not_json_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
-# Kills
-
-
-def kill_at_every_system_call(run: Path) -> None:
-    """Kill a process before each file operation of saving in turn: what was saved is always there."""
-    torch.set_num_threads(1)
-    pytest.MonkeyPatch().setattr(os, "fsync", lambda _: None)  # slow, and a killed process's writes outlive it
-    start = run.with_name("start")
-    save(start, 1)
-    save(start, 2)
-    save_encoder(start / "encoder", tensors_of(1), "1")
-
-    def save_encoder_again() -> None:
-        save_encoder(run / "encoder", tensors_of(2), "2")
-
-    for work in (lambda: save(run, 3), lambda: save(run, 2), save_encoder_again):
-        for call in range(1, 200):
-            shutil.rmtree(run, ignore_errors=True)
-            shutil.copytree(start, run)
-            with forked(lambda work=work, call=call: killed_before(call, work)) as pid:  # type: ignore[misc]
-                _, status = os.waitpid(pid, 0)
-            step = is_whole(latest_checkpoint(run) or run)
-            encoder, texts = load_encoder(run / "encoder")
-            assert torch.equal(encoder["model/a"], tensors_of(int(texts["config.json"]))["model/a"])
-            save(run, 4)  # the run goes on, and what the kill left is cleared
-            save_encoder_again()
-            names = sorted(p.name for p in run.glob("**/*") if p.is_dir())
-            assert names == ["checkpoints", "encoder", f"step-0000000{step}", "step-00000004"]
-            if os.WIFEXITED(status):
-                assert os.WEXITSTATUS(status) == 0
-                assert call > 10, "hardly any operation was seen"
-                break
-        else:
-            raise AssertionError("saving never ended")
-
-
-def killed_before(call: int, work: Callable[[], object]) -> None:
-    events = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod"}
-    n_seen = 0
-
-    def hook(event: str, _: tuple[object, ...]) -> None:
-        nonlocal n_seen
-        if event not in events:
-            return
-        n_seen += 1
-        if n_seen == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    work()
-
-
-def kill_at_random(run: Path) -> None:
-    """Kill a training loop at random times, resume it, and kill it again."""
-    torch.set_num_threads(1)
-    pytest.MonkeyPatch().setattr(os, "fsync", lambda _: None)
-    delays = random.Random(0)
-    (run / "checkpoints").mkdir(parents=True)
-    n_killed_on_the_way = 0
-    for _ in range(25):
-        reader, writer = os.pipe()
-        with forked(lambda writer=writer: train_on(run, writer)) as pid:  # type: ignore[misc]
-            os.close(writer)
-            told = os.read(reader, 4096)  # waits for the first save, so that every round gets on
-            time.sleep(delays.uniform(0, 0.02))
-            os.kill(pid, signal.SIGKILL)
-        with open(reader, "rb") as stream:
-            told += stream.read()
-        n_killed_on_the_way += len(list((run / "checkpoints").glob(".*")))
-        step = is_whole(latest_checkpoint(run) or run)
-        assert step >= int(told.split()[-1]), "a checkpoint that was reported saved is gone"
-        MetricsFile(run).truncate_after(step)
-        assert [record["step"] for record in read_metrics(run)] == list(range(1, step + 1))
-        tensors, texts = load_encoder(run / "encoder")
-        assert int(texts["config.json"]) in (step, step + 1)
-        assert torch.equal(tensors["model/a"], tensors_of(int(texts["config.json"]))["model/a"])
-    assert n_killed_on_the_way > 5, "the kills missed the saves"
-
-
-def train_on(run: Path, writer: int) -> None:
-    latest = latest_checkpoint(run)
-    step = load_checkpoint(latest)[1]["step"] if latest else 0
-    metrics = MetricsFile(run)
-    metrics.truncate_after(step)
-    while True:
-        step += 1
-        metrics.append(step, "train", {"loss": 1.0 / step})
-        save_encoder(run / "encoder", tensors_of(step), str(step))
-        save(run, step)
-        os.write(writer, b"%d\n" % step)
-
-
-def test_a_kill_before_any_file_operation_loses_nothing(tmp_path: Path) -> None:
-    run_here(kill_at_every_system_call, tmp_path / "run")
-
-
-def test_kills_at_random_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    run_here(kill_at_random, tmp_path / "run")
-
-
-# Full disks
-
-
-def check_failed_save(run: Path) -> None:
-    with pytest.raises(StoppedRunError) as error:
-        save_checkpoint(run, 3, {"w": torch.zeros(500_000)}, {})
-    assert "step-00000003" in str(error.value)
-    assert "needs 2,0" in str(error.value)
-    assert "free" in str(error.value)
-    assert "--resume" in str(error.value)
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
-    assert is_whole(latest_checkpoint(run) or run) == 2
-    with pytest.raises(StoppedRunError, match="encoder could not be written"):
-        save_encoder(run / "encoder", {"w": torch.zeros(500_000)}, "{}")
-    assert load_encoder(run / "encoder")[1] == {"config.json": "{}"}
-
-
-def save_under_a_size_limit(run: Path) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    save(run, 1)
-    save(run, 2)
-    save_encoder(run / "encoder", tensors_of(0), "{}")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    check_failed_save(run)
-    save(run, 3)
-    assert is_whole(latest_checkpoint(run) or run) == 3
-
-
-def test_a_write_that_the_system_refuses_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
-    run_here(save_under_a_size_limit, tmp_path)
-
-
-def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = shutil.which("mount") and os.geteuid() == 0
-    if not mounted or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", disk], check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        save(disk, 1)
-        save(disk, 2)
-        save_encoder(disk / "encoder", tensors_of(0), "{}")
-        check_failed_save(disk)
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_an_encoder_is_replaced_and_verified(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    for value in (1.0, 2.0):
+        save_encoder(folder, {"w": torch.tensor([value])}, '{"recipe": "x"}', {"preprocessing.json": "{}"})
+    tensors, texts = load_encoder(folder)
+    assert tensors["w"].tolist() == [2.0]
+    assert texts == {"config.json": '{"recipe": "x"}', "preprocessing.json": "{}"}
+    assert encoder_sha256(folder) == hashlib.sha256((folder / "tensors.safetensors").read_bytes()).hexdigest()
+    assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
+    (folder / "config.json").write_text('{"recipe": "y"}')
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        load_encoder(folder)
 
 
 # Damaged and foreign files
@@ -415,158 +234,3 @@ def test_foreign_folders_and_versions_are_named(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(manifest.replace('"version": 1', '"version": 7'))
     with pytest.raises(InputError, match="version = 7"):
         load_checkpoint(path)
-
-
-# Modules, optimisers, generators
-
-
-def test_weights_of_another_size_are_refused_with_a_table_and_nothing_changes() -> None:
-    torch.manual_seed(0)
-    small, large = nn.Linear(3, 2), nn.Sequential(nn.Linear(3, 4), *(nn.Linear(4, 4) for _ in range(20)))
-    before = {name: value.clone() for name, value in small.state_dict().items()}
-    with pytest.raises(InputError) as error:
-        load_module_strict(
-            small, {"weight": torch.zeros(4, 3), "extra": torch.zeros(1)}, "run/checkpoints/step-00000001"
-        )
-    message = str(error.value)
-    for part in (
-        "run/checkpoints/step-00000001 does not fit Linear",
-        "1 missing:\n  bias: found nothing, wanted float32 [2]",
-        "1 unexpected:\n  extra: found float32 [1], wanted nothing",
-        "1 of another shape or type:\n  weight: found float32 [4, 3], wanted float32 [2, 3]",
-        "made by another recipe or size",
-    ):
-        assert part in message
-    assert all(torch.equal(small.state_dict()[name], value) for name, value in before.items())
-    with pytest.raises(InputError) as error:
-        load_module_strict(large, {}, "x")
-    assert "42 missing" in str(error.value)
-    assert str(error.value).count("found nothing") == 10
-    assert "and 32 more" in str(error.value)
-
-
-def test_weights_load_where_no_value_can_be_lost() -> None:
-    module = nn.Linear(2, 2, bias=False)
-    load_module_strict(module, {"weight": torch.full((2, 2), 1.5, dtype=torch.bfloat16)}, "x")
-    assert torch.equal(module.weight, torch.full((2, 2), 1.5))
-    with pytest.raises(InputError, match=r"found float64 \[2, 2\], wanted float32 \[2, 2\]"):
-        load_module_strict(module, {"weight": torch.zeros(2, 2, dtype=torch.float64)}, "x")
-
-
-def test_an_encoder_is_replaced_and_verified(tmp_path: Path) -> None:
-    folder = tmp_path / "encoder"
-    for value in (1.0, 2.0):
-        save_encoder(folder, {"w": torch.tensor([value])}, '{"recipe": "x"}', {"preprocessing.json": "{}"})
-    tensors, texts = load_encoder(folder)
-    assert tensors["w"].tolist() == [2.0]
-    assert texts == {"config.json": '{"recipe": "x"}', "preprocessing.json": "{}"}
-    assert encoder_sha256(folder) == hashlib.sha256((folder / "tensors.safetensors").read_bytes()).hexdigest()
-    assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
-    (folder / "config.json").write_text('{"recipe": "y"}')
-    with pytest.raises(InputError, match=r"config\.json is damaged"):
-        load_encoder(folder)
-
-
-class Job:
-    """A small training run whose every state matters: dropout, momentum copy, late first gradients."""
-
-    def __init__(self, *, fused: bool, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.first, self.late, self.last = nn.Linear(5, 7), nn.Linear(5, 7), nn.Linear(7, 3)
-        self.model = nn.ModuleDict({"first": self.first, "late": self.late, "last": self.last})
-        self.momentum = nn.Linear(7, 3)
-        self.names = {parameter: name for name, parameter in self.model.named_parameters()}
-        decayed = [p for p in self.names if p.dim() > 1]
-        others = [p for p in self.names if p.dim() == 1]
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)
-        self.generators = {"cpu": torch.default_generator}
-        self.step = 0
-
-    def train(self, n_steps: int) -> None:
-        for _ in range(n_steps):
-            self.step += 1
-            self.optimizer.param_groups[0]["lr"] = 1e-2 / self.step
-            x = torch.randn(16, 5, generator=torch.Generator().manual_seed(self.step))
-            hidden = self.first(x) + (self.late(x) if self.step > 6 else 0.0)
-            loss = self.last(nn.functional.dropout(hidden.tanh(), 0.5)).square().mean()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            with torch.no_grad():
-                for average, now in zip(self.momentum.parameters(), self.last.parameters(), strict=True):
-                    average.lerp_(now, 0.01)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            **{f"model/{name}": value for name, value in self.model.state_dict().items()},
-            **{f"momentum/{name}": value for name, value in self.momentum.state_dict().items()},
-            **optimizer_tensors(self.optimizer, self.names),
-            **generator_tensors(self.generators),
-        }
-
-    def load(self, path: Path) -> None:
-        tensors, state = load_checkpoint(path)
-        self.step = state["step"]
-        load_module_strict(self.model, under("model/", tensors), str(path))
-        load_module_strict(self.momentum, under("momentum/", tensors), str(path))
-        load_optimizer_tensors(self.optimizer, self.names, tensors, str(path))
-        load_generator_tensors(self.generators, tensors, str(path))
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, fused: bool) -> None:
-    whole = Job(fused=fused, seed=0)
-    whole.train(12)
-    wanted = {name: value.clone() for name, value in whole.tensors().items()}
-    first = Job(fused=fused, seed=0)
-    for seed, n_steps in enumerate((1, 4, 3)):  # resumed three times, once before a parameter's first gradient
-        first.train(n_steps)
-        path = save_checkpoint(tmp_path, first.step, first.tensors(), {})
-        first = Job(fused=fused, seed=100 + seed)
-        first.load(path)
-    first.train(4)
-    found = first.tensors()
-    assert found.keys() == wanted.keys()
-    assert [name for name, value in wanted.items() if not torch.equal(found[name], value)] == []
-    assert found["optimizer/late.weight/step"] == 6  # of 12 steps
-    assert found["optimizer/first.weight/step"] == 12
-
-
-def test_the_names_and_values_of_the_optimiser_state_are_adams() -> None:
-    job = Job(fused=True, seed=0)
-    job.train(1)
-    tensors = optimizer_tensors(job.optimizer, job.names)
-    weight = job.first.weight
-    assert weight.grad is not None
-    torch.testing.assert_close(tensors["optimizer/first.weight/exp_avg"], 0.1 * weight.grad)
-    torch.testing.assert_close(tensors["optimizer/first.weight/exp_avg_sq"], 0.05 * weight.grad**2)
-    assert not any(name.startswith("optimizer/late") for name in tensors)
-
-
-def test_optimiser_state_of_another_model_is_refused() -> None:
-    job = Job(fused=True, seed=0)
-    job.train(1)
-    tensors = optimizer_tensors(job.optimizer, job.names)
-    other = nn.Linear(5, 8)
-    names = dict(zip(other.parameters(), ("first.weight", "other.bias"), strict=True))
-    optimizer = torch.optim.AdamW(other.parameters(), fused=True)
-    with pytest.raises(InputError) as error:
-        load_optimizer_tensors(optimizer, names, tensors, "run/step")
-    assert "optimizer/first.weight/exp_avg: found float32 [7, 5], wanted float32 [8, 5]" in str(error.value)
-    assert "optimizer/last.bias/exp_avg: found float32 [3], wanted nothing" in str(error.value)
-    assert len(optimizer.state) == 0
-    with pytest.raises(ValueError, match="one name"):
-        optimizer_tensors(optimizer, dict.fromkeys(names, "same"))
-
-
-def test_a_generator_goes_on_where_it_was(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(3)
-    torch.randn(11, generator=generator)
-    path = save_checkpoint(tmp_path, 1, generator_tensors({"data": generator}), {})
-    wanted = torch.randn(5, generator=generator)
-    other = torch.Generator()
-    load_generator_tensors({"data": other}, load_checkpoint(path)[0], "x")
-    assert torch.equal(torch.randn(5, generator=other), wanted)
-    with pytest.raises(InputError, match="generator/masks: found nothing, wanted uint8"):
-        load_generator_tensors({"masks": other}, load_checkpoint(path)[0], "x")

@@ -82,8 +82,17 @@ def test_fixed_crops() -> None:
     assert whole_frame() == Crop(x1=0.0, y1=0.0, x2=1.0, y2=1.0, flip=False)
     assert centre_crop((72, 96)) == Crop(x1=0.125, y1=0.0, x2=0.875, y2=1.0)
     assert centre_crop((96, 72)) == Crop(x1=0.0, y1=0.125, x2=1.0, y2=0.875)
-    odd = centre_crop((5, 8))  # 1.5 pixels at each side: to a whole pixel, still a square
-    assert ((odd.x2 - odd.x1) * 8, (odd.y2 - odd.y1) * 5) == pytest.approx((5, 5))
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 400), width=st.integers(1, 400))
+def test_centre_crop_is_square_and_in_the_middle(height: int, width: int) -> None:
+    crop, side = centre_crop((height, width)), min(height, width)
+    edges = [round(v, 6) for v in (crop.x1 * width, crop.y1 * height, crop.x2 * width, crop.y2 * height)]
+    assert all(edge == int(edge) for edge in edges)
+    assert (edges[2] - edges[0], edges[3] - edges[1]) == (side, side)
+    assert abs(edges[0] + edges[2] - width) <= 1
+    assert abs(edges[1] + edges[3] - height) <= 1
 
 
 @settings(deadline=None)

@@ -3,6 +3,7 @@
 import random
 import struct
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -315,6 +316,14 @@ def test_no_video_in_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+def test_unknown_codec(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 3)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    for read in (probe, read_all, lambda p: read_frames(p, [0])):
+        with pytest.raises(VideoError, match=r"a\.mp4 is in a codec that FFmpeg does not know.*Fix: "):
+            read(path)
+
+
 def test_odd_names_and_requests(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a b:c%03d é.mp4", 3)
     assert probe(path).n_frames == 3
@@ -381,6 +390,18 @@ def test_cached_files_are_used_replaced_when_bad_and_follow_the_video(
     assert len(fresh().read(path, list(range(7)))) == 7
     FrameCache(folder, short_side=16, memory_bytes=0).frames(path)
     assert len(list(folder.iterdir())) == 3
+
+
+def test_cache_with_several_writers(tmp_path: Path) -> None:
+    path, folder = write_video(tmp_path / "a.mp4", 20), tmp_path / "cache"
+    truth = read_all(path, short_side=24)
+
+    def first_use(_: int) -> Tensor:
+        return FrameCache(folder, short_side=24, memory_bytes=0).read(path, list(range(20)))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(torch.equal(frames, truth) for frames in pool.map(first_use, range(16)))
+    assert [file.suffix for file in folder.iterdir()] == [".npy"]
 
 
 def test_cache_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

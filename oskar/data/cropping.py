@@ -78,8 +78,8 @@ def sample_crop(
 def crop_frames(frames: Tensor, crop: Crop, resolution: int) -> Tensor:
     """Cut and resize uint8 ``[T, 3, H, W]`` to uint8 ``[T, 3, resolution, resolution]``, bilinear with antialiasing."""
     height, width = frames.shape[-2:]
-    x1, x2 = _pixel_edges(crop.x1, crop.x2, width)
-    y1, y2 = _pixel_edges(crop.y1, crop.y2, height)
+    x1, x2 = _pixel_edges(crop.x1 * width, crop.x2 * width, width)
+    y1, y2 = _pixel_edges(crop.y1 * height, crop.y2 * height, height)
     part = frames[..., y1:y2, x1:x2].contiguous()
     if part.shape[-2:] != (resolution, resolution):
         part = F.interpolate(part, size=(resolution, resolution), mode="bilinear", antialias=True)
@@ -121,11 +121,12 @@ def _on_pixels(
 ) -> Crop:
     """A rectangle in pixels as a crop with its edges on the nearest whole pixels, never empty."""
     height, width = frame_size
-    x1, x2 = _pixel_edges(x / width, (x + crop_width) / width, width)
-    y1, y2 = _pixel_edges(y / height, (y + crop_height) / height, height)
+    x1, x2 = _pixel_edges(x, x + crop_width, width)
+    y1, y2 = _pixel_edges(y, y + crop_height, height)
     return Crop(x1=x1 / width, y1=y1 / height, x2=x2 / width, y2=y2 / height, flip=flip)
 
 
 def _pixel_edges(low: float, high: float, n_pixels: int) -> tuple[int, int]:
-    first = min(int(low * n_pixels + 0.5), n_pixels - 1)
-    return first, min(max(int(high * n_pixels + 0.5), first + 1), n_pixels)
+    """The whole pixels nearest to two places given in pixels, half up."""
+    first = min(int(low + 0.5), n_pixels - 1)
+    return first, min(max(int(high + 0.5), first + 1), n_pixels)

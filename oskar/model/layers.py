@@ -22,17 +22,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None) -> Tensor:
         n_clips, n_queries, width = x.shape
+        head_width = width // self.n_heads
         if context is None:
-            projected = self.query_key_value(x).view(n_clips, n_queries, 3, self.n_heads, -1)
+            projected = self.query_key_value(x).view(n_clips, n_queries, 3, self.n_heads, head_width)
             query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         else:
             weight, bias = self.query_key_value.weight, self.query_key_value.bias
             query_bias, context_bias = (None, None) if bias is None else (bias[:width], bias[width:])
-            query = F.linear(x, weight[:width], query_bias).view(n_clips, n_queries, self.n_heads, -1).transpose(1, 2)
+            query = F.linear(x, weight[:width], query_bias).view(n_clips, n_queries, self.n_heads, head_width)
+            query = query.transpose(1, 2)
             projected = F.linear(context, weight[width:], context_bias)
-            key, value = (
-                projected.view(n_clips, -1, 2, self.n_heads, width // self.n_heads).permute(2, 0, 3, 1, 4).unbind(0)
-            )
+            projected = projected.view(n_clips, context.shape[1], 2, self.n_heads, head_width)
+            key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=pairs)
         output: Tensor = self.output(attended.transpose(1, 2).reshape(n_clips, n_queries, width))
         return output

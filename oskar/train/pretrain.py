@@ -1,5 +1,6 @@
 """A pretraining run from a configuration and data to a run folder."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,12 +13,13 @@ import torch
 from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
 from oskar.data.stream import StepDataset, StepStream
-from oskar.errors import InputError, StoppedRunError
+from oskar.errors import InputError
 from oskar.masking.packing import Batch, build_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import save_encoder
+from oskar.train.device import choose_device
 from oskar.train.health import Verdict, judge, measure
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
@@ -64,19 +66,6 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
     summary = _summary(config, opened, done, judge(read_metrics(out)), time.time() - started)
     write_json_atomic(out / "summary.json", summary)
     return summary
-
-
-def choose_device(setting: str) -> torch.device:
-    """The device of ``train.device``; "auto" takes a GPU if there is one."""
-    if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(setting)
-    except RuntimeError as error:
-        raise InputError(f"train.device = {setting!r} is no device", fix="use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"train.device = {setting!r}, but there is no GPU", fix="use train.device=cpu")
-    return device
 
 
 def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
@@ -127,8 +116,6 @@ def _precision(config: Config, device: torch.device, out: Path) -> PrecisionChoi
     """The stored choice of a run that is resumed, else a new one: a timing is never twice the same."""
     path = out / "environment.json"
     if path.exists():
-        import json
-
         return PrecisionChoice.from_json(json.loads(path.read_text())["precision"], str(path))
     return choose_precision(config.train.precision, device)
 
@@ -164,5 +151,3 @@ def _summary(
         "seed": config.train.seed,
     }
 
-
-__all__ = ["StoppedRunError", "choose_device", "pretrain", "save_transfer"]

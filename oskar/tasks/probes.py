@@ -1,0 +1,146 @@
+"""Heads on frozen features: attentive (one cross-attention block), linear, nearest neighbours."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oskar.data.stream import LoadedStep, epoch_order
+from oskar.model.layers import NORM_EPS
+from oskar.tasks.features import Features
+
+
+class AttentiveProbe(nn.Module):
+    """A learned query reads all tokens of a clip through one cross-attention block, then a linear layer.
+
+    As V-JEPA's probe: keys and values come from normalised tokens, the query is not normalised,
+    MLP ratio 4 with GELU, weights trunc-normal 0.02 and the second MLP matrix divided by sqrt(2).
+    Like the reference, attention has no output projection unless ``out_projection``.
+    """
+
+    def __init__(self, width: int, n_heads: int, n_classes: int, *, out_projection: bool) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Parameter(torch.empty(width))
+        self.norm_tokens = nn.LayerNorm(width, eps=NORM_EPS)
+        self.to_query = nn.Linear(width, width)
+        self.to_key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width) if out_projection else nn.Identity()
+        self.norm_query = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.classifier = nn.Linear(width, n_classes)
+        nn.init.trunc_normal_(self.query, std=0.02)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.mlp[2].weight /= math.sqrt(2.0)
+
+    def forward(self, tokens: Tensor, is_valid: Tensor) -> Tensor:
+        """Scores ``[B, classes]`` from tokens ``[B, L, D]``, of which ``is_valid`` ``[B, L]`` exist."""
+        n_clips, _, width = tokens.shape
+        heads = (self.n_heads, width // self.n_heads)
+        query = self.to_query(self.query).view(1, 1, *heads).expand(n_clips, 1, *heads).transpose(1, 2)
+        key, value = self.to_key_value(self.norm_tokens(tokens)).view(n_clips, -1, 2, *heads).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=is_valid[:, None, None, :])
+        x = self.query + self.output(read.transpose(1, 2).reshape(n_clips, width))
+        x = x + self.mlp(self.norm_query(x))
+        scores: Tensor = self.classifier(x)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Cached features of some clips: tokens, their pooled and standardised mean, labels."""
+
+    tokens: Tensor
+    is_valid: Tensor
+    pooled: Tensor
+    labels: Tensor
+
+    @property
+    def weight(self) -> float:
+        return float(len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "FeatureBatch":
+        return FeatureBatch(*(t.to(device) for t in (self.tokens, self.is_valid, self.pooled, self.labels)))
+
+
+class Probes(nn.Module):
+    """The attentive and the linear head, trained side by side on one pass over the features."""
+
+    def __init__(self, width: int, n_heads: int, n_classes: int, *, out_projection: bool) -> None:
+        super().__init__()
+        self.attentive = AttentiveProbe(width, n_heads, n_classes, out_projection=out_projection)
+        self.linear = nn.Linear(width, n_classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, batch: FeatureBatch) -> dict[str, Tensor]:
+        """The sum of two independent losses, so that each head learns as if alone."""
+        scores = self.scores(batch)
+        losses = {f"loss_{name}": F.cross_entropy(s, batch.labels) for name, s in scores.items()}
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def scores(self, batch: FeatureBatch) -> dict[str, Tensor]:
+        """Scores ``[B, classes]`` of each head."""
+        return {
+            "attentive": self.attentive(batch.tokens.float(), batch.is_valid),
+            "linear": self.linear(batch.pooled),
+        }
+
+    def after_step(self, share: float) -> None:
+        """Heads have no momentum."""
+
+    def parameter_groups_for_clipping(self) -> dict[str, list[nn.Parameter]]:
+        return {"attentive": list(self.attentive.parameters()), "linear": list(self.linear.parameters())}
+
+
+@dataclass(frozen=True, slots=True)
+class Standardised:
+    """Pooled features with mean 0 and variance 1 over the training clips."""
+
+    train: Tensor
+    test: Tensor
+
+
+def standardise(train: Features, test: Features) -> Standardised:
+    pooled = train.pooled()
+    mean, std = pooled.mean(0), pooled.std(0).clamp_min(1e-6)
+    return Standardised((pooled - mean) / std, (test.pooled() - mean) / std)
+
+
+class FeatureStream:
+    """Batches of cached features as a function of the step."""
+
+    def __init__(self, features: Features, pooled: Tensor, *, n_steps: int, batch_size: int, seed: int) -> None:
+        self._features, self._pooled = features, pooled
+        self._n_steps, self._batch_size, self._seed = n_steps, min(batch_size, len(features)), seed
+
+    def batches(self, first_step: int) -> Iterator[LoadedStep]:
+        per_epoch = len(self._features) // self._batch_size
+        for step in range(first_step, self._n_steps):
+            epoch, place = divmod(step, per_epoch)
+            order = epoch_order(len(self._features), self._seed, epoch)
+            yield LoadedStep([self.batch(order[place * self._batch_size : (place + 1) * self._batch_size])])
+
+    def batch(self, chosen: Tensor) -> FeatureBatch:
+        features = self._features
+        return FeatureBatch(
+            features.tokens[chosen], features.is_valid[chosen], self._pooled[chosen], features.labels[chosen]
+        )
+
+
+def nearest_neighbours(train: Tensor, labels: Tensor, test: Tensor, n_classes: int, k: int) -> Tensor:
+    """Votes ``[n, classes]`` of the k training clips of largest cosine similarity, weighted by it."""
+    similarity = F.normalize(test, dim=1) @ F.normalize(train, dim=1).T
+    values, nearest = similarity.topk(min(k, len(train)), dim=1)
+    votes = torch.zeros(len(test), n_classes)
+    return votes.scatter_add_(1, labels[nearest], values + 1.0)

@@ -1,0 +1,67 @@
+"""From a run folder to the encoders that transfer uses, and the same encoders with random weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from oskar.config import Config
+from oskar.errors import InputError
+from oskar.modalities import Modality
+from oskar.model.encoder import TokenEncoder
+from oskar.model.momentum import MomentumEncoders
+from oskar.pretraining import MaskedPrediction
+from oskar.tokens.words import Words, load_words
+from oskar.train.checkpoint import encoder_sha256, load_encoder, load_module_strict
+
+WORDS_FILE = "words.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The target encoders of a run; ``encoder`` gives the one of a modality, ``random`` its control."""
+
+    config: Config
+    words: Words | None
+    sha256: str
+    module: MaskedPrediction
+
+    def encoder(self, modality: Modality) -> TokenEncoder:
+        """The pretrained encoder of a modality, in evaluation mode, without gradients."""
+        require_modality(self.config, modality)
+        return self.module.encoder(modality).eval().requires_grad_(False)
+
+
+def load_transfer(run: Path) -> Transfer:
+    """Load ``RUN/encoder`` (or the encoder folder itself).
+
+    Raises:
+        InputError: missing, damaged, or not fitting its own configuration; never loads a pickle.
+    """
+    folder = run / "encoder" if (run / "encoder").is_dir() else run
+    tensors, files = load_encoder(folder)
+    config = Config.from_json(files["config.json"], str(folder / "config.json"))
+    module = MaskedPrediction(config)
+    target = module.fusion if module.momentum is None else module.momentum.encoders
+    load_module_strict(target, tensors, str(folder))
+    words = load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
+    return Transfer(config, words, encoder_sha256(folder), module)
+
+
+def random_encoder(config: Config, modality: Modality, seed: int) -> TokenEncoder:
+    """The control: the encoder a run starts from, with the weights of ``seed`` and no training."""
+    require_modality(config, modality)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        online = TokenEncoder(config.tokens, config.model)
+    if config.momentum.video is not None:
+        return MomentumEncoders(online, config.momentum).encoder(modality).eval()
+    return online.eval().requires_grad_(False)
+
+
+def require_modality(config: Config, modality: Modality) -> None:
+    if modality not in config.tokens.modalities:
+        raise InputError(
+            f"--modality {modality}: the run was pretrained on {', '.join(config.tokens.modalities)}",
+            fix="choose one of these, or pretrain with the modality",
+        )

@@ -1,0 +1,413 @@
+"""The plan of a batch: published probabilities, and every property checked clip by clip in plain Python."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import MakeClips
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import masks
+from oracles.masks import Drawn
+from torch import Tensor
+
+from oskar.clip import ClipBatch
+from oskar.config import MaskingConfig, TokensConfig
+from oskar.masking.allocation import allocate, largest_remainder, visible_capacities
+from oskar.masking.plan import IndexSet, View, draw_views
+from oskar.masking.shapes import choose_random, choose_tubes, span_ids
+from oskar.modalities import modality_specs
+from oskar.randomness import clip_keys, log_dirichlet
+from oskar.tokens import token_sources
+
+PAPER = MaskingConfig()
+ABSENT = {"video": {3, 4, 5, 9}, "skeleton": {0, 3, 6}, "text": {0, 1, 4, 7}}  # clip 0: only video; 3: only text ...
+
+
+def draw(clips: ClipBatch, tokens: TokensConfig, masking: MaskingConfig, seed: int = 0, step: int = 0) -> View:
+    sources = token_sources(clips, tokens)
+    specs = modality_specs(tokens)
+    (view,) = draw_views(sources, specs, masking, seed=seed, step=step, clip_ids=clips.clip_ids)
+    return view
+
+
+def sets_of(index: IndexSet, i: int, names: tuple[str, ...]) -> dict[str, set[int]]:
+    """One clip's set by modality; duplicates fail."""
+    found: dict[str, set[int]] = {name: set() for name in names}
+    for modality, token in zip(index.modality_idx[i].tolist(), index.token_idx[i].tolist(), strict=True):
+        if modality >= 0:
+            assert token not in found[names[modality]]
+            found[names[modality]].add(token)
+    return found
+
+
+def drawn_clips(view: View, tokens: TokensConfig) -> list[Drawn]:
+    names = tuple(modality_specs(tokens))
+    n_clips = len(view.visible_idx.modality_idx)
+    return [Drawn(sets_of(view.visible_idx, i, names), sets_of(view.target_idx, i, names)) for i in range(n_clips)]
+
+
+def size(sets: dict[str, set[int]]) -> int:
+    return sum(len(tokens) for tokens in sets.values())
+
+
+# ---- allocation -------------------------------------------------------------------------------------------
+
+
+def test_budgets_have_the_published_probabilities() -> None:
+    n_draws, n = 200_000, 128
+    keys = clip_keys(0, 0, torch.arange(n_draws))
+    log_r = log_dirichlet(keys, 1, 0.5, torch.ones(n_draws, 3, dtype=torch.bool))
+    is_floor_zero = (log_r.exp() * n).floor() == 0
+    assert float(is_floor_zero.double().mean()) == pytest.approx(0.088, abs=0.002)
+    assert float(is_floor_zero.any(1).double().mean()) == pytest.approx(0.251, abs=0.003)
+    counts = allocate(log_r, n, torch.full((n_draws, 3), 10_000))
+    assert bool((counts.sum(1) == n).all())
+    is_empty = counts == 0
+    assert float(is_empty.double().mean()) == pytest.approx(0.062, abs=0.002)
+    assert float(is_empty.any(1).double().mean()) == pytest.approx(0.180, abs=0.003)
+    largest = log_r.exp().amax(1)
+    assert float(largest.mean()) == pytest.approx(0.70, abs=0.005)
+    assert float((largest > 0.95).double().mean()) == pytest.approx(0.08, abs=0.005)
+
+
+@given(
+    weights=st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=4),
+    n=st.integers(0, 300),
+    data=st.data(),
+)
+def test_allocation_equals_sharing_out_one_by_one(weights: list[float], n: int, data: st.DataObject) -> None:
+    capacities = data.draw(st.lists(st.integers(0, 200), min_size=len(weights), max_size=len(weights)))
+    fractions = [w / sum(weights) for w in weights]
+    counts = allocate(torch.tensor([fractions], dtype=torch.float64).log(), n, torch.tensor([capacities]))[0].tolist()
+    assert sum(counts) == min(n, sum(capacities))
+    assert all(c <= capacity for c, capacity in zip(counts, capacities, strict=True))
+    expected = masks.allocate(fractions, n, capacities)
+    assert max(abs(a - b) for a, b in zip(counts, expected, strict=True)) <= 1  # rounding of equal remainders
+
+
+def test_largest_remainder_by_hand() -> None:
+    fractions = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    # 7: 3.5, 2.1, 1.4 -> 3, 2, 1 and one more for .5;   8: 4, 2.4, 1.6 -> 4, 2, 1 and one more for .6
+    assert largest_remainder(fractions, torch.tensor([7, 8, 9])).tolist() == [[4, 2, 1], [4, 2, 2], [9, 0, 0]]
+
+
+def test_excess_goes_to_those_with_room_in_proportion() -> None:
+    log_r = torch.tensor([[0.8, 0.15, 0.05]], dtype=torch.float64).log()
+    assert allocate(log_r, 100, torch.tensor([[20, 1000, 1000]])).tolist() == [[20, 60, 20]]
+    assert allocate(log_r, 100, torch.tensor([[20, 30, 10]])).tolist() == [[20, 30, 10]]  # then slots stay empty
+    assert allocate(log_r, 100, torch.tensor([[0, 0, 0]])).tolist() == [[0, 0, 0]]
+
+
+def test_vanishing_fractions_still_take_what_nobody_else_can() -> None:
+    log_r = torch.tensor([[0.0, -800.0, -1000.0]], dtype=torch.float64)  # exp underflows
+    assert allocate(log_r, 100, torch.tensor([[10, 50, 1000]])).tolist() == [[10, 50, 40]]
+
+
+def test_min_tokens_forbids_an_empty_modality() -> None:
+    n = 2000
+    keys = clip_keys(0, 0, torch.arange(n))
+    capacities = torch.tensor([1440, 400, 3]).expand(n, 3)
+    counts = allocate(log_dirichlet(keys, 1, 0.5, capacities > 0), 128, capacities, min_tokens=8)
+    assert bool((counts.sum(1) == 128).all())
+    assert counts.amin(0).tolist() == [8, 8, 3]
+    assert allocate(torch.zeros(1, 3), 4, torch.tensor([[9, 9, 9]]), min_tokens=8).sum().item() == 4
+
+
+def test_short_modalities_keep_half_for_prediction() -> None:
+    available = torch.tensor([0, 1, 2, 7, 256, 257, 1568])
+    assert visible_capacities(available, 128).tolist() == [0, 1, 1, 4, 128, 129, 1440]
+
+
+# ---- properties of whole plans ----------------------------------------------------------------------------
+
+STYLES = {
+    "paper": PAPER,
+    "random": replace(PAPER, style="random"),
+    "uniform": replace(PAPER, allocation="uniform"),
+    "short tubes": replace(PAPER, tube_len=3, tube_hw=3),
+    "even": replace(PAPER, alpha=5.0, min_tokens=4, n_visible=64, n_target=256),
+    "wide": replace(PAPER, exclusivity_radius=1),
+    "huge": replace(PAPER, n_visible=700, n_target=700),
+}
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_every_plan_is_disjoint_available_exclusive_and_within_budget(
+    make_clips: MakeClips, paper_tokens: TokensConfig, name: str
+) -> None:
+    masking = STYLES[name]
+    assert masking.n_visible is not None
+    assert masking.n_target is not None
+    clips = make_clips(24, paper_tokens, seed=len(name), absent=ABSENT)
+    for step in range(2):
+        drawn = drawn_clips(draw(clips, paper_tokens, masking, step=step), paper_tokens)
+        for i, clip in enumerate(drawn):
+            available = masks.available_tokens(clips, i, paper_tokens)
+            for modality, tokens in available.items():
+                assert clip.visible[modality] | clip.target[modality] <= tokens
+                assert not clip.visible[modality] & clip.target[modality]
+            cells = masks.cells_of_joints(clips, i, paper_tokens)
+            assert masks.exclusivity_violations(clip, cells, masking.exclusivity_radius, 14) == (0, 0)
+            capacity = sum(len(a) - min(len(a) // 2, masking.n_target) for a in available.values())
+            assert size(clip.visible) == min(masking.n_visible, capacity)
+            if available["video"] and name != "huge":
+                assert size(clip.visible) == masking.n_visible
+                assert size(clip.target) == masking.n_target
+            else:
+                assert size(clip.target) <= masking.n_target
+
+
+def test_targets_are_only_short_when_nothing_allowed_is_left(make_clips: MakeClips, paper_tokens: TokensConfig) -> None:
+    clips = make_clips(12, paper_tokens, absent={"video": range(12), "skeleton": range(6)}, min_words=1)
+    for i, clip in enumerate(drawn_clips(draw(clips, paper_tokens, PAPER), paper_tokens)):
+        left = size(masks.available_tokens(clips, i, paper_tokens)) - size(clip.visible)
+        assert size(clip.target) == min(128, left)
+
+
+@pytest.mark.parametrize("radius", [0, 2])
+@pytest.mark.parametrize("exclusivity", ["both", "video_to_joints", "joints_to_video", "none"])
+def test_exclusivity_holds_in_the_directions_asked_for_and_no_others(
+    make_clips: MakeClips, paper_tokens: TokensConfig, exclusivity: str, radius: int
+) -> None:
+    values = {"exclusivity": exclusivity, "exclusivity_radius": radius, "alpha": 3.0}
+    masking = replace(PAPER, **values)  # type: ignore[arg-type]
+    clips = make_clips(24, paper_tokens, absent=ABSENT)
+    joints_seen, cells_seen = 0, 0
+    for i, clip in enumerate(drawn_clips(draw(clips, paper_tokens, masking), paper_tokens)):
+        joints, cells = masks.exclusivity_violations(clip, masks.cells_of_joints(clips, i, paper_tokens), radius, 14)
+        joints_seen, cells_seen = joints_seen + joints, cells_seen + cells
+    assert (joints_seen == 0) == (exclusivity in ("both", "video_to_joints"))
+    assert (cells_seen == 0) == (exclusivity in ("both", "joints_to_video"))
+
+
+def test_exclusivity_takes_nothing_more_than_it_must(make_clips: MakeClips) -> None:
+    """With a budget above everything, the targets are exactly what is available, unseen and not given away."""
+    tokens = TokensConfig(n_frames=4, resolution=12, patch_size=2, n_people=2, n_words=12)
+    masking = MaskingConfig(n_visible=40, n_target=10_000, exclusivity_radius=1)
+    clips = make_clips(20, tokens, absent=ABSENT)
+    for i, clip in enumerate(drawn_clips(draw(clips, tokens, masking), tokens)):
+        available = masks.available_tokens(clips, i, tokens)
+        cells = masks.cells_of_joints(clips, i, tokens)
+        seen = {c for v in clip.visible["video"] for c in masks.near_cells(v, 1, 6)}
+        given = {c for j in clip.visible["skeleton"] for c in masks.near_cells(cells[j], 1, 6)}
+        assert clip.target["video"] == available["video"] - clip.visible["video"] - given
+        assert clip.target["skeleton"] == {
+            j for j in available["skeleton"] - clip.visible["skeleton"] if cells[j] not in seen
+        }
+        assert clip.target["text"] == available["text"] - clip.visible["text"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n_visible=st.integers(1, 80),
+    n_target=st.integers(1, 80),
+    alpha=st.floats(0.05, 5),
+    style=st.sampled_from(["tube", "random"]),
+    absent=st.fixed_dictionaries({m: st.sets(st.integers(0, 3)) for m in ("video", "skeleton", "text")}),
+)
+def test_any_budget_and_any_absence(
+    make_clips: MakeClips,
+    seed: int,
+    n_visible: int,
+    n_target: int,
+    alpha: float,
+    style: str,
+    absent: dict[str, set[int]],
+) -> None:
+    if all(len(clips) == 4 for clips in absent.values()):
+        absent["text"] = set()
+    tokens = TokensConfig(n_frames=4, resolution=16, patch_size=4, n_people=1, n_words=9, vocabulary_size=30)
+    values = {"n_visible": n_visible, "n_target": n_target, "alpha": alpha, "style": style}
+    clips = make_clips(4, tokens, seed=seed, absent=absent, min_words=1)
+    view = draw(clips, tokens, MaskingConfig(**values))  # type: ignore[arg-type]
+    assert view.visible_idx.modality_idx.shape == (4, n_visible)
+    assert view.target_idx.modality_idx.shape == (4, n_target)
+    for i, clip in enumerate(drawn_clips(view, tokens)):
+        available = masks.available_tokens(clips, i, tokens)
+        capacity = sum(len(a) - min(len(a) // 2, n_target) for a in available.values())
+        assert size(clip.visible) == min(n_visible, capacity)
+        for modality, found in available.items():
+            assert clip.visible[modality] | clip.target[modality] <= found
+            assert not clip.visible[modality] & clip.target[modality]
+        assert masks.exclusivity_violations(clip, masks.cells_of_joints(clips, i, tokens), 0, 4) == (0, 0)
+
+
+def test_slots_follow_modalities_and_tokens_and_empty_ones_come_last(
+    make_clips: MakeClips, paper_tokens: TokensConfig
+) -> None:
+    view = draw(make_clips(12, paper_tokens, absent=ABSENT), paper_tokens, PAPER)
+    for index in (view.visible_idx, view.target_idx):
+        for modalities, tokens in zip(index.modality_idx.tolist(), index.token_idx.tolist(), strict=True):
+            n_real = sum(m >= 0 for m in modalities)
+            assert all(m == -1 for m in modalities[n_real:])
+            real = list(zip(modalities, tokens, strict=True))[:n_real]
+            assert real == sorted(real)
+
+
+# ---- reproducibility --------------------------------------------------------------------------------------
+
+
+def pick(clips: ClipBatch, rows: list[int]) -> ClipBatch:
+    """A batch of some of the clips in another order, as it would be collated: absent modalities are None."""
+
+    def flagged(values: Tensor | None, has: Tensor | None) -> Tensor | None:
+        return None if values is None or has is None or not bool(has[rows].any()) else values[rows]
+
+    has_text = None if clips.word_ids is None else (clips.word_ids >= 0).any(1)
+    return ClipBatch(
+        clip_ids=clips.clip_ids[rows],
+        labels=clips.labels[rows],
+        frames=flagged(clips.frames, clips.has_video),
+        has_video=flagged(clips.has_video, clips.has_video),
+        joints=flagged(clips.joints, clips.has_skeleton),
+        boxes=flagged(clips.boxes, clips.has_skeleton),
+        has_skeleton=flagged(clips.has_skeleton, clips.has_skeleton),
+        word_ids=flagged(clips.word_ids, has_text),
+    )
+
+
+@pytest.mark.parametrize("name", ["paper", "random", "uniform"])
+def test_a_clips_plan_does_not_depend_on_its_batch(
+    make_clips: MakeClips, paper_tokens: TokensConfig, name: str
+) -> None:
+    clips = make_clips(10, paper_tokens, absent=ABSENT)
+    whole = draw(clips, paper_tokens, STYLES[name], seed=5, step=9)
+    for rows in ([9, 2, 7, 0], [0], [3], [4], [6], [0, 3], [8, 8]):
+        part = draw(pick(clips, rows), paper_tokens, STYLES[name], seed=5, step=9)
+        for a, b in ((whole.visible_idx, part.visible_idx), (whole.target_idx, part.target_idx)):
+            assert torch.equal(a.modality_idx[rows], b.modality_idx)
+            assert torch.equal(a.token_idx[rows], b.token_idx)
+
+
+def test_another_step_or_seed_gives_another_plan(make_clips: MakeClips, paper_tokens: TokensConfig) -> None:
+    clips = make_clips(4, paper_tokens)
+    plans = [
+        draw(clips, paper_tokens, PAPER, seed, step).visible_idx.token_idx for seed, step in ((0, 0), (0, 1), (1, 0))
+    ]
+    for i in range(4):
+        assert len({tuple(plan[i].tolist()) for plan in plans}) == 3
+
+
+def test_visible_and_target_fractions_are_independent(make_clips: MakeClips, paper_tokens: TokensConfig) -> None:
+    clips = make_clips(2, paper_tokens)
+    big = replace(clips, clip_ids=torch.arange(2))
+    counts = []
+    for step in range(400):
+        view = draw(big, paper_tokens, PAPER, step=step)
+        counts.append([float((idx.modality_idx[0] == 0).sum()) for idx in (view.visible_idx, view.target_idx)])
+    correlation = float(torch.corrcoef(torch.tensor(counts).T)[0, 1])
+    assert abs(correlation) < 0.25  # standard error 0.05
+
+
+# ---- shapes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tube_len", "tube_hw"), [(None, 1), (4, 1), (3, 2), (None, 3), (1, 1)])
+def test_chosen_tubes_are_whole_but_for_one_contiguous_run(
+    make_clips: MakeClips, paper_tokens: TokensConfig, tube_len: int | None, tube_hw: int
+) -> None:
+    masking = replace(PAPER, tube_len=tube_len, tube_hw=tube_hw, n_visible=100)
+    tubes = {name: masks.tubes_of(name, paper_tokens, tube_len, tube_hw) for name in ("video", "skeleton")}
+    clips = make_clips(24, paper_tokens, absent=ABSENT)
+    n_partial = 0
+    for i, clip in enumerate(drawn_clips(draw(clips, paper_tokens, masking), paper_tokens)):
+        available = masks.available_tokens(clips, i, paper_tokens)
+        cells = masks.cells_of_joints(clips, i, paper_tokens)
+        given = {cells[j] for j in clip.visible["skeleton"]}
+        left = {
+            "video": available["video"] - clip.visible["video"] - given,
+            "skeleton": {
+                j for j in available["skeleton"] - clip.visible["skeleton"] if cells[j] not in clip.visible["video"]
+            },
+        }
+        for name in ("video", "skeleton"):
+            for chosen, pool in ((clip.visible[name], available[name]), (clip.target[name], left[name])):
+                partial = masks.partial_tubes(tubes[name], pool, chosen)
+                assert len(partial) <= 1
+                assert all(masks.is_one_run(members) for members in partial)
+                n_partial += len(partial)
+    assert n_partial > 0 or (tube_len, tube_hw) == (1, 1)
+
+
+def test_a_video_tube_shows_all_eight_steps_of_its_cell(make_clips: MakeClips, paper_tokens: TokensConfig) -> None:
+    for clip in drawn_clips(draw(make_clips(32, paper_tokens), paper_tokens, PAPER), paper_tokens):
+        steps = Counter(token % 196 for token in clip.visible["video"])
+        assert sum(n != 8 for n in steps.values()) <= 1
+        assert len(steps) == math.ceil(len(clip.visible["video"]) / 8)
+
+
+def test_tubes_and_starts_of_the_cut_one_are_uniform() -> None:
+    n = 20_000
+    keys = clip_keys(0, 0, torch.arange(n))
+    ids = torch.arange(5).repeat_interleave(4).expand(n, 20)
+    chosen = choose_tubes(torch.ones(n, 20, dtype=torch.bool), ids, 5, torch.full((n,), 6), keys, 1).view(n, 5, 4)
+    sizes = chosen.sum(2)
+    assert sizes.sort(dim=1).values.unique(dim=0).tolist() == [[0, 0, 0, 2, 4]]
+    for value in (2, 4):  # each of the five tubes is equally often whole, and equally often cut
+        share = (sizes == value).double().mean(0)
+        assert float((share - 0.2).abs().max()) < 5 * math.sqrt(0.16 / n)
+    runs = Counter(tuple(row) for row in chosen[sizes == 2].long().tolist())
+    assert set(runs) == {(1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1)}
+    assert all(abs(count / n - 1 / 3) < 5 * math.sqrt(0.222 / n) for count in runs.values())
+
+
+def test_random_tokens_are_uniform_among_the_available() -> None:
+    n = 20_000
+    keys = clip_keys(0, 0, torch.arange(n))
+    is_available = torch.tensor([True, False, True, True, True, False, True]).expand(n, 7)
+    chosen = choose_random(is_available, torch.full((n,), 2), keys, 1)
+    assert chosen.sum(1).unique().tolist() == [2]
+    expected = torch.tensor([0.4, 0, 0.4, 0.4, 0.4, 0, 0.4], dtype=torch.float64)
+    assert float((chosen.double().mean(0) - expected).abs().max()) < 5 * math.sqrt(0.24 / n)
+    everything = choose_random(is_available, torch.full((n,), 9), keys, 1)
+    assert torch.equal(everything, is_available)
+
+
+def test_span_lengths_are_geometric_and_cut_at_the_longest() -> None:
+    ids = span_ids(clip_keys(0, 0, torch.arange(3000)), 1, 256, span_mean=3.0, span_max=10)
+    assert bool((ids[:, 0] == 0).all())
+    assert bool(((ids[:, 1:] - ids[:, :-1]) >> 1 == 0).all())  # steps of 0 or 1
+    lengths: Counter[int] = Counter()
+    for row in ids.tolist():
+        counts = Counter(row)
+        del counts[row[-1]]  # the last span is cut by the table's end
+        lengths.update(counts.values())
+    total = sum(lengths.values())
+    for k in range(1, 11):
+        expected = (2 / 3) ** (k - 1) * (1 / 3 if k < 10 else 1)
+        assert lengths[k] / total == pytest.approx(expected, abs=0.004)
+    assert max(lengths) == 10
+
+
+def test_words_are_chosen_in_spans(make_clips: MakeClips) -> None:
+    tokens = TokensConfig(modalities=("text",), n_words=256)
+    masking = MaskingConfig(n_visible=64, n_target=64)
+    clips = make_clips(60, tokens, min_words=200)
+    n_words, n_runs = 0, 0
+    for clip in drawn_clips(draw(clips, tokens, masking), tokens):
+        n_words += len(clip.visible["text"])
+        n_runs += sum(word - 1 not in clip.visible["text"] for word in clip.visible["text"])
+    assert 3.0 < n_words / n_runs < 5.0  # mean 2.95 for cut geometric spans, longer where two touch
+
+
+def test_uniform_allocation_follows_the_number_of_tokens(paper_tokens: TokensConfig) -> None:
+    n = 64
+    clips = ClipBatch(
+        clip_ids=torch.arange(n),
+        labels=torch.zeros(n),
+        frames=torch.zeros(n, 16, 3, 28, 28, dtype=torch.uint8),
+        joints=torch.full((n, 3, 16, 17, 3), 0.5),
+        boxes=torch.zeros(n, 3, 16, 4),
+        word_ids=torch.zeros(n, 256, dtype=torch.int64),
+    )
+    for style in ("tube", "random"):
+        masking = replace(PAPER, allocation="uniform", style=style, exclusivity="none")  # type: ignore[arg-type]
+        shares = torch.zeros(3)
+        for step in range(6):
+            view = draw(clips, paper_tokens, masking, step=step)
+            shares += torch.bincount(view.visible_idx.modality_idx.flatten(), minlength=3) / (6 * n * 128)
+        assert shares.tolist() == pytest.approx([1568 / 2640, 816 / 2640, 256 / 2640], abs=0.01)
