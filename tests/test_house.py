@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from oskar import config as config_module
 from oskar.config import Config, field_names
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +26,7 @@ EVERYWHERE = sorted(p for folder in ("oskar", "tests", "benchmarks", "examples")
 # Imports go from right to left: a module may import its own layer and those before it.
 LAYERS = (
     *("errors", "randomness", "config", "recipes", "modalities", "clip", "tokens", "masking", "model", "targets"),
-    *("pretraining", "data", "metrics", "train", "tasks", "report", "cli"),
+    *("pretraining", "data", "metrics", "train", "tasks", "report", "demo", "cli"),
 )
 # A recipe is the caller's choice, so nothing that a recipe configures may know one by name.
 FIRST_TO_KNOW_RECIPES = "train"
@@ -76,23 +75,27 @@ def layer(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_every_module_has_a_layer() -> None:
-    homeless = {layer(name) for name in NAMES if name not in ("oskar", "oskar.__main__")} - set(LAYERS)
-    assert not homeless, f"give these a place in LAYERS: {homeless}"
+def height(module: str) -> int:
+    """Place of a module in the order; the front doors see everything."""
+    if module in ("oskar", "oskar.__main__"):
+        return len(LAYERS)
+    assert layer(module) in LAYERS, f"give {module} a place in LAYERS"
+    return LAYERS.index(layer(module))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_imports_go_one_way(path: Path) -> None:
     name = module_name(path)
-    own = len(LAYERS) if name in ("oskar", "oskar.__main__") else LAYERS.index(layer(name))
     for line, target in imports(path):
+        where = f"{relative(path)}:{line}: {name} imports {target}"
         if target.split(".")[0] != "oskar":
             continue
-        assert target != "oskar", f"{relative(path)}:{line}: import the module itself, not the package's front door"
-        assert LAYERS.index(layer(target)) <= own, f"{relative(path)}:{line}: {name} imports {target}, a later layer"
-        if layer(target) == "recipes" and name != "oskar":
-            is_late = layer(name) == "recipes" or own >= LAYERS.index(FIRST_TO_KNOW_RECIPES)
-            assert is_late, f"{relative(path)}:{line}: {name} knows a recipe by name"
+        assert target in NAMES, f"{where}, which does not exist"
+        assert target != "oskar", f"{where}: import the module itself, not the package's front door"
+        assert height(target) <= height(name), f"{where}, a later layer"
+        if layer(target) == "recipes":
+            is_late = "recipes" in name.split(".") or height(name) >= height(f"oskar.{FIRST_TO_KNOW_RECIPES}")
+            assert is_late, f"{where}: it knows a recipe by name"
 
 
 def test_no_import_cycles() -> None:
@@ -202,9 +205,17 @@ def test_importing_the_package_loads_no_drawing_and_no_statistics() -> None:
 
 
 def config_fields() -> list[tuple[str, str]]:
-    """Class and name of every setting, those of nested lists too."""
-    classes = [c for c in vars(config_module).values() if isinstance(c, type) and dataclasses.is_dataclass(c)]
-    return [(c.__name__, f.name) for c in classes for f in dataclasses.fields(c)]
+    """Class and name of every setting: the fields of all classes called ``...Config``."""
+    return [
+        (node.name, statement.target.id)
+        for path in MODULES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config")
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and not ast.unparse(statement.annotation).startswith("ClassVar")
+    ]
 
 
 @cache
@@ -251,12 +262,15 @@ def test_the_register_agrees_with_the_defaults() -> None:
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
 def test_documents_name_real_things(document: str) -> None:
-    """Paths exist; ``oskar/file.py: Name`` is defined in that file; settings written ``section.field`` exist."""
+    """Paths exist; ``oskar/file.py: Name`` is defined in that file; commands and settings exist."""
     text = (ROOT / document).read_text()
     for path, names in re.findall(r"`((?:oskar|tests|docs|benchmarks|examples)/[\w./]*)(?:: ([\w., ]+))?`", text):
         assert (ROOT / path).exists(), f"{document}: {path} does not exist"
         for name in filter(None, names.split(", ")):
             assert name in defined_names(ROOT / path), f"{document}: {path} does not define {name}"
+    commands = defined_names(PACKAGE / "cli.py")
+    for verb in re.findall(r"(?:^|`)oskar +([a-z]+)", text, flags=re.MULTILINE):
+        assert verb in commands, f"{document}: there is no command {verb}"
     sections = "|".join(f.name for f in dataclasses.fields(Config) if f.name != "recipe")
     known = field_names(Config)
     for key in re.findall(rf"`((?:{sections})\.[a-z_0-9]+)(?: ?=[^`]*)?`", text):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oskar.config import ModelConfig, TokensConfig
 from oskar.masking.packing import ModalityTokens, PackedTokens
 from oskar.modalities import Modality, ModalitySpec, modality_specs
+from oskar.tokens.skeleton import normalise_joints
 from oskar.tokens.video import normalise_pixels
 
 
@@ -56,7 +57,7 @@ class ContentEmbedding(nn.Module):
 
     def __init__(self, spec: ModalitySpec, width: int, bias: bool, patch_size: int) -> None:
         super().__init__()
-        self.is_pixels, self.patch_size = spec.name == "video", patch_size
+        self.name, self.patch_size = spec.name, patch_size
         self.projection: nn.Linear | nn.Embedding
         if spec.vocabulary_size is None:
             self.projection = nn.Linear(spec.token_width, width, bias=bias)
@@ -67,8 +68,10 @@ class ContentEmbedding(nn.Module):
         """Embed values ``[n, P]`` (pixels arrive as uint8) or ids ``[n, 1]`` to ``[n, D]``."""
         if isinstance(self.projection, nn.Embedding):
             values = values.squeeze(1)
-        elif self.is_pixels:
+        elif self.name == "video":
             values = normalise_pixels(values, self.patch_size)
+        else:
+            values = normalise_joints(values)
         embedded: Tensor = self.projection(values)
         return embedded
 

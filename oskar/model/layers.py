@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oskar.config import ModelConfig
+from oskar.model.attention import attend
 
 NORM_EPS = 1e-6
 
@@ -34,7 +35,7 @@ class Attention(nn.Module):
             projected = F.linear(context, weight[width:], context_bias)
             projected = projected.view(n_clips, context.shape[1], 2, self.n_heads, head_width)
             key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=pairs)
+        attended = attend(query, key, value, pairs)
         output: Tensor = self.output(attended.transpose(1, 2).reshape(n_clips, n_queries, width))
         return output
 

@@ -11,6 +11,7 @@ from oskar.masking.packing import ModalityTokens, PackedTokens
 from oskar.modalities import Modality, modality_specs
 from oskar.model.layers import init_weights
 from oskar.targets.target import Comparison, Target
+from oskar.tokens.skeleton import normalise_joints
 from oskar.tokens.video import normalise_pixels
 
 
@@ -49,8 +50,8 @@ class InputTarget(Target):
         return Comparison(error.view(shape), *shown.view(2, *shape, -1))
 
     def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
-        """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""
+        """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' normalised (x, y)."""
         if name == "skeleton":
-            return tokens.values[:, :2]
+            return normalise_joints(tokens.values)[:, :2]
         values = normalise_pixels(tokens.values, self.patch_size)
         return F.layer_norm(values, values.shape[-1:], eps=1e-6) if self.normalise else values

@@ -6,6 +6,11 @@ from torch import Tensor
 from oskar.config import TokensConfig
 from oskar.modalities import Modality
 
+# Coordinates of joints in a crop, brought to about mean 0 and variance 1 as pixels are; without
+# this a joint's content is a hundredth of its position embedding's variance.
+JOINT_MEAN = (0.5, 0.5, 0.5)
+JOINT_STD = (0.25, 0.25, 0.5)
+
 
 class SkeletonTokens:
     """Tokens in the order person, frame, joint.
@@ -37,3 +42,9 @@ class SkeletonTokens:
     def boxes(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
         person, rest = token_idx // self._per_person, token_idx % self._per_person
         return self._boxes[clip_idx, person, rest // self._per_frame]
+
+
+def normalise_joints(values: Tensor) -> Tensor:
+    """Values ``[n, 3]`` of joints (x, y, confidence) with about mean 0 and variance 1."""
+    mean, std = torch.tensor([JOINT_MEAN, JOINT_STD], device=values.device).unbind(0)
+    return (values - mean) / std

@@ -42,9 +42,9 @@ def available_tokens(clips: ClipBatch, i: int, tokens: TokensConfig) -> dict[str
 
 
 def cells_of_joints(clips: ClipBatch, i: int, tokens: TokensConfig) -> list[int]:
-    assert clips.joints is not None
-    cells = []
-    for person in clips.joints[i].tolist():
+    """The cell of every joint of clip i, available or not; none where no clip of the batch has joints."""
+    cells: list[int] = []
+    for person in [] if clips.joints is None else clips.joints[i].tolist():
         for frame, joints in enumerate(person):
             cells += [joint_cell(x, y, frame, tokens) for x, y, _ in joints]
     return cells
