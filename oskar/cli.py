@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from oskar.config import Config, apply_overrides
+from oskar.config import Config
 from oskar.errors import InputError, OskarError
 from oskar.modalities import MODALITIES, Modality
 from oskar.recipes import RECIPES, recipe
+from oskar.settings import apply_overrides
 
 app = typer.Typer(
     help="Pretrain one transformer on video, skeletons and text, and use it.",
@@ -22,7 +23,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Data = Annotated[list[str], typer.Option("--data", help="a folder, a manifest, or people[:CLIPS[:SEED]]; repeat to pool")]
+Data = Annotated[
+    list[str], typer.Option("--data", help="a folder, a manifest, or people[:CLIPS[:SEED]]; repeat to pool")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as train.steps=1000")]
 
 
@@ -48,7 +51,9 @@ def pretrain(
 
     summary = run(_configure(words or [], config), data, out, resume=resume)
     health = summary["health"]
-    typer.echo(f"{summary['recipe']}: {summary['steps']} steps, {summary['samples_per_second']:.1f} clips/s, {health['verdict']}")
+    typer.echo(
+        f"{summary['recipe']}: {summary['steps']} steps, {summary['samples_per_second']:.1f} clips/s, {health['verdict']}"
+    )
     for reason in health["reasons"]:
         typer.echo(f"  {reason}")
     typer.echo(f"run folder: {out}")
@@ -104,7 +109,9 @@ def _configure(words: list[str], config: Path | None) -> Config:
             raise InputError(f"--config {config} and recipe {names[0]!r}", fix="give one of the two")
         return _with_overrides(Config.load(config), overrides)
     if len(names) != 1:
-        raise InputError(f"{len(names)} recipes: {' '.join(names)}", fix="name one recipe; settings are written key=value")
+        raise InputError(
+            f"{len(names)} recipes: {' '.join(names)}", fix="name one recipe; settings are written key=value"
+        )
     return _with_overrides(recipe(names[0]), overrides)
 
 

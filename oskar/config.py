@@ -5,19 +5,18 @@ A recipe is a complete ``Config``. Letters such as A17 are the ids of the assump
 """
 
 import dataclasses
-import difflib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from oskar.errors import InputError
+from oskar.settings import apply_overrides, require, require_positive, require_share, validate
 
 _STRICT = ConfigDict(extra="forbid")
 Routing = Literal["joint", "modality"]
-C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,27 +37,29 @@ class TokensConfig:
     vocabulary_size: int = 30522  # A9
 
     def __post_init__(self) -> None:
-        _require(len(self.modalities) > 0, "tokens.modalities", self.modalities, "name at least one modality")
-        _require(
+        require(len(self.modalities) > 0, "tokens.modalities", self.modalities, "name at least one modality")
+        require(
             len(set(self.modalities)) == len(self.modalities),
             "tokens.modalities",
             self.modalities,
             "name each modality once",
         )
-        _positive(self, "tokens", "n_frames", "resolution", "tubelet_frames", "patch_size", "n_people", "n_words")
-        _require(
+        require_positive(
+            self, "tokens", "n_frames", "resolution", "tubelet_frames", "patch_size", "n_people", "n_words"
+        )
+        require(
             self.n_frames % self.tubelet_frames == 0,
             "tokens.n_frames",
             self.n_frames,
             f"use a multiple of tokens.tubelet_frames={self.tubelet_frames}",
         )
-        _require(
+        require(
             self.resolution % self.patch_size == 0,
             "tokens.resolution",
             self.resolution,
             f"use a multiple of tokens.patch_size={self.patch_size}",
         )
-        _unit(self, "tokens", "min_contrast", "min_confidence")
+        require_share(self, "tokens", "min_contrast", "min_confidence")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,13 +80,13 @@ class ClipConfig:
     box_margin: float = 0.1  # clips without a video get a virtual frame: their people's box plus this
 
     def __post_init__(self) -> None:
-        _positive(self, "clip", "stride_frames", "focal_lengths")
-        _unit(self, "clip", "flip_probability")
+        require_positive(self, "clip", "stride_frames", "focal_lengths")
+        require_share(self, "clip", "flip_probability")
         for name in ("span_share", "crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
-            _require(0 < low <= high, f"clip.{name}", (low, high), "give two positive numbers, the smaller first")
-        _require(self.span_share[1] <= 1, "clip.span_share", self.span_share, "shares end at 1")
-        _require(self.crop_scale[1] <= 1, "clip.crop_scale", self.crop_scale, "the largest crop is 1")
+            require(0 < low <= high, f"clip.{name}", (low, high), "give two positive numbers, the smaller first")
+        require(self.span_share[1] <= 1, "clip.span_share", self.span_share, "shares end at 1")
+        require(self.crop_scale[1] <= 1, "clip.crop_scale", self.crop_scale, "the largest crop is 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +101,8 @@ class BlockConfig:
     aspect_ratio: tuple[float, float] = (0.75, 1.5)
 
     def __post_init__(self) -> None:
-        _positive(self, "masking.blocks", "n_blocks", "spatial_scale", "temporal_scale")
-        _unit(self, "masking.blocks", "spatial_scale", "temporal_scale")
+        require_positive(self, "masking.blocks", "n_blocks", "spatial_scale", "temporal_scale")
+        require_share(self, "masking.blocks", "spatial_scale", "temporal_scale")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,21 +131,21 @@ class MaskingConfig:
     keep_first: bool = True  # blocks: cut ragged sets to the first in token order, as the original
 
     def __post_init__(self) -> None:
-        _positive(self, "masking", "alpha", "tube_hw", "span_max")
+        require_positive(self, "masking", "alpha", "tube_hw", "span_max")
         for name in ("n_visible", "n_target", "tube_len"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"masking.{name}", value, "use a positive number")
-        _require(self.span_mean >= 1, "masking.span_mean", self.span_mean, "a span has at least one word")
-        _require(self.min_tokens >= 0, "masking.min_tokens", self.min_tokens, "use 0 or more")
-        _require(self.exclusivity_radius >= 0, "masking.exclusivity_radius", self.exclusivity_radius, "use 0 or more")
+            require(value is None or value > 0, f"masking.{name}", value, "use a positive number")
+        require(self.span_mean >= 1, "masking.span_mean", self.span_mean, "a span has at least one word")
+        require(self.min_tokens >= 0, "masking.min_tokens", self.min_tokens, "use 0 or more")
+        require(self.exclusivity_radius >= 0, "masking.exclusivity_radius", self.exclusivity_radius, "use 0 or more")
         is_blocks = self.style == "blocks"
-        _require(
+        require(
             is_blocks == bool(self.blocks),
             "masking.blocks",
             self.blocks,
             'blocks belong to style="blocks", which needs at least one',
         )
-        _require(
+        require(
             is_blocks or (self.n_visible is not None and self.n_target is not None),
             "masking.n_visible",
             self.n_visible,
@@ -170,8 +171,8 @@ class ModelConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        _positive(self, "model", "width", "n_blocks", "n_heads", "init_std")
-        _require(
+        require_positive(self, "model", "width", "n_blocks", "n_heads", "init_std")
+        require(
             self.width % self.n_heads == 0,
             "model.width",
             self.width,
@@ -193,14 +194,14 @@ class PredictorConfig:
     context_positions: bool = False  # A23
 
     def __post_init__(self) -> None:
-        _positive(self, "predictor", "width", "n_layers", "n_heads")
-        _require(
+        require_positive(self, "predictor", "width", "n_layers", "n_heads")
+        require(
             self.width % self.n_heads == 0,
             "predictor.width",
             self.width,
             f"use a multiple of predictor.n_heads={self.n_heads}",
         )
-        _require(
+        require(
             self.kind != "cross" or self.n_layers % 2 == 0,
             "predictor.n_layers",
             self.n_layers,
@@ -217,7 +218,15 @@ class TargetConfig:
     space: Literal["latent", "input"] = "latent"
     context: Literal["targets", "all"] = "targets"  # what the target encoder sees
     normalise: bool = True  # latents: layer norm without affine (A24); pixels: per tubelet
+    centre: bool = False  # latents: less their running mean at each position, over the running spread
+    centre_decay: float = 0.99
     loss: Literal["mse", "l1"] = "mse"
+
+    def __post_init__(self) -> None:
+        require_share(self, "target", "centre_decay")
+        require(
+            self.space == "latent" or not self.centre, "target.centre", self.centre, "only latent targets are centred"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,9 +246,9 @@ class MomentumConfig:
     def __post_init__(self) -> None:
         for name in ("video", "skeleton", "text", "final"):
             value = getattr(self, name)
-            _require(value is None or 0 <= value <= 1, f"momentum.{name}", value, "use a number in [0, 1] or null")
+            require(value is None or 0 <= value <= 1, f"momentum.{name}", value, "use a number in [0, 1] or null")
         values = (self.video, self.skeleton, self.text)
-        _require(
+        require(
             all(v is None for v in values) or all(v is not None for v in values),
             "momentum",
             values,
@@ -261,8 +270,8 @@ class DataConfig:
     cache_dir: str | None = None  # decoded, resized frames are kept here; None keeps none
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 0, "data.workers", self.workers, "use 0 or more")
-        _unit(self, "data", "max_bad_share")
+        require(self.workers >= 0, "data.workers", self.workers, "use 0 or more")
+        require_share(self, "data", "max_bad_share")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,7 +301,7 @@ class TrainConfig:
     log_every_steps: int = 10
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             self,
             "train",
             "steps",
@@ -303,14 +312,14 @@ class TrainConfig:
             "checkpoint_every_steps",
             "log_every_steps",
         )
-        _require(
+        require(
             self.batch_size % self.accumulation == 0,
             "train.accumulation",
             self.accumulation,
             f"train.batch_size={self.batch_size} must be a multiple of it",
         )
-        _unit(self, "train", "warmup_share")
-        _require(
+        require_share(self, "train", "warmup_share")
+        require(
             self.clip_norm is None or self.clip_norm > 0,
             "train.clip_norm",
             self.clip_norm,
@@ -336,19 +345,19 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.target.space != "latent" or self.momentum.video is not None,
             "momentum.video",
             None,
             "latent targets come from a momentum encoder: give a momentum",
         )
-        _require(
+        require(
             self.masking.style != "blocks" or self.tokens.modalities == ("video",),
             "tokens.modalities",
             self.tokens.modalities,
             'masking.style="blocks" is defined on the video grid: use modalities=["video"]',
         )
-        _require(
+        require(
             self.target.context != "all" or self.target.space == "latent",
             "target.context",
             self.target.context,
@@ -372,9 +381,13 @@ class Config:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise InputError(f"{source}: not JSON ({error})", fix="write it with `oskar pretrain`, or repair it") from error
+            raise InputError(
+                f"{source}: not JSON ({error})", fix="write it with `oskar pretrain`, or repair it"
+            ) from error
         if not isinstance(values, dict):
-            raise InputError(f"{source}: holds {type(values).__name__}, not an object of settings", fix="see oskar/config.py")
+            raise InputError(
+                f"{source}: holds {type(values).__name__}, not an object of settings", fix="see oskar/config.py"
+            )
         return validate(cls, values, source)
 
     @classmethod
@@ -382,80 +395,3 @@ class Config:
         if not path.is_file():
             raise InputError(f"config file {path} does not exist", fix="name a config.json, such as RUN/config.json")
         return cls.from_json(path.read_text(), str(path))
-
-
-def apply_overrides(config: C, overrides: list[str]) -> C:
-    """Apply ``key=value`` strings to a frozen config of any class; the result is validated anew."""
-    values: dict[str, Any] = dataclasses.asdict(config)  # type: ignore[call-overload]
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise InputError(f"override {override!r} has no '='", fix="write key=value, for example train.steps=1000")
-        _set(values, key, _parse(text), known=field_names(type(config)))
-    return validate(type(config), values, "overrides")
-
-
-def validate(cls: type[C], values: dict[str, Any], source: str) -> C:
-    """Build ``cls`` from plain values; raise InputError for an unknown key or a wrong type or value."""
-    try:
-        return TypeAdapter(cls).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise _unknown_key(key, field_names(cls), source) from error
-        raise InputError(
-            f"{source}: {key} = {first.get('input')!r}: {first['msg']}", fix=f"correct the value of {key}"
-        ) from error
-
-
-def field_names(cls: type, prefix: str = "") -> list[str]:
-    """Dotted names of every setting of a config class, depth first."""
-    names: list[str] = []
-    for f in dataclasses.fields(cls):
-        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type):
-            names += field_names(f.type, f"{prefix}{f.name}.")
-        else:
-            names.append(prefix + f.name)
-    return names
-
-
-def _unknown_key(key: str, known: list[str], source: str) -> InputError:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    hint = f"did you mean {near[0]}?" if near else "see `oskar recipes`"
-    return InputError(f"{source}: unknown key {key!r}", fix=hint)
-
-
-def _set(values: dict[str, Any], key: str, value: Any, known: list[str]) -> None:
-    if key not in known:
-        raise _unknown_key(key, known, "overrides")
-    *parents, name = key.split(".")
-    for parent in parents:
-        values = values[parent]
-    values[name] = value
-
-
-def _parse(text: str) -> Any:
-    """JSON where the text is a JSON list, object or null; otherwise the text, which the type will parse."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return None if text.lower() == "none" else text
-    return value if value is None or isinstance(value, list | dict) else text
-
-
-def _require(condition: bool, key: str, value: object, fix: str) -> None:
-    if not condition:
-        raise InputError(f"{key} = {value!r} is not valid", fix=fix)
-
-
-def _positive(config: object, section: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value > 0, f"{section}.{name}", value, "use a positive number")
-
-
-def _unit(config: object, section: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(0 <= value <= 1, f"{section}.{name}", value, "use a number between 0 and 1")

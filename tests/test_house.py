@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from oskar.config import Config, field_names
+from oskar.config import Config
+from oskar.settings import field_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "oskar"
@@ -25,7 +26,7 @@ EVERYWHERE = sorted(p for folder in ("oskar", "tests", "benchmarks", "examples")
 
 # Imports go from right to left: a module may import its own layer and those before it.
 LAYERS = (
-    *("errors", "randomness", "config", "recipes", "modalities", "clip", "tokens", "masking", "model", "targets"),
+    *("errors", "settings", "randomness", "config", "recipes", "modalities", "clip", "tokens", "masking", "model", "targets"),
     *("pretraining", "data", "metrics", "train", "tasks", "report", "demo", "cli"),
 )
 # A recipe is the caller's choice, so nothing that a recipe configures may know one by name.

@@ -11,12 +11,12 @@ from oracles import networks
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from oskar.config import Config, ModelConfig, TokensConfig
+from oskar.config import BlockConfig, Config, MaskingConfig, ModelConfig, Routing, TokensConfig
 from oskar.masking.packing import Batch, ModalityTokens, PackedTokens, PackedView, build_batch
-from oskar.modalities import Modality, modality_specs
+from oskar.modalities import MODALITIES, Modality, modality_specs
 from oskar.model.embedding import PositionEmbedding, PositionEmbeddings, sincos_positions
 from oskar.model.encoder import TokenEncoder
-from oskar.model.layers import GELUMLP, Attention, Block, SwiGLU, allowed_pairs
+from oskar.model.layers import Block
 from oskar.model.predictor import CrossPredictor, JointPredictor
 from oskar.tokens.video import normalise_pixels
 
@@ -44,16 +44,6 @@ def made_batch(make_clips: MakeClips, config: Config, **made: object) -> Batch:
 def is_changed(a: Tensor, b: Tensor) -> Tensor:
     """Bool ``[B, V]``: the latents of a slot differ in any bit."""
     return (a != b).any(-1)
-
-
-def randomised(module: nn.Module) -> nn.Module:
-    """Parameters large enough for every path to matter in float32."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.dim() > 1 else 0.1) + (
-            1.0 if parameter.dim() == 1 and parameter.data.mean() == 1 else 0.0
-        )
-    return module
 
 
 # ---- sizes ------------------------------------------------------------------------------------------------
@@ -89,73 +79,7 @@ def test_size_s_can_be_built_and_run() -> None:
     latents = encoder(PackedTokens(torch.zeros(1, 16, dtype=torch.int64), {"video": video}, True), "joint")
     assert latents.shape == (1, 16, 384)
     assert bool(latents.isfinite().all())
-    assert float(latents.mean(-1).abs().max()) < 1e-5  # ends in a norm
-
-
-# ---- layers -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("bias", "has_context", "has_pairs"), list(itertools.product((False, True), repeat=3)))
-def test_attention_equals_the_einsum_written_out(bias: bool, has_context: bool, has_pairs: bool) -> None:
-    attention = Attention(24, 3, bias)
-    randomised(attention)
-    x = torch.randn(2, 5, 24)
-    context = torch.randn(2, 7, 24) if has_context else None
-    keys = x if context is None else context
-    pairs = torch.rand(2, 5, keys.shape[1]) < 0.6 if has_pairs else None
-    if pairs is not None:
-        pairs[:, :, 0] = True
-    expected = networks.attention(x, keys, attention.query_key_value.weight, attention.query_key_value.bias, 3, pairs)
-    expected = attention.output(expected)
-    actual = attention(x, context, None if pairs is None else pairs[:, None])
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_swiglu_by_hand() -> None:
-    mlp = SwiGLU(3, bias=False)  # hidden width 8
-    x = torch.tensor([0.5, -1.0, 2.0])
-    gate, value = mlp.gate_value.weight[:8] @ x, mlp.gate_value.weight[8:] @ x
-    hidden = [float(g) / (1 + math.exp(-float(g))) * float(v) for g, v in zip(gate, value, strict=True)]
-    torch.testing.assert_close(mlp(x), mlp.output.weight @ torch.tensor(hidden))
-    assert [SwiGLU(width, False).output.in_features for width in (384, 768, 1024)] == [1024, 2048, 2730]
-
-
-def test_gelu_mlp_is_four_times_wide_and_exact() -> None:
-    mlp = GELUMLP(4, bias=True)
-    randomised(mlp)
-    x = torch.randn(4)
-    hidden = [0.5 * float(h) * (1 + math.erf(float(h) / math.sqrt(2))) for h in mlp.input(x)]
-    assert len(hidden) == 16
-    torch.testing.assert_close(mlp(x), mlp.output(torch.tensor(hidden)))
-
-
-def test_blocks_are_pre_norm_and_residual() -> None:
-    block = Block(24, 3, ModelConfig(width=24, n_heads=3))
-    x, context = torch.randn(2, 5, 24), torch.randn(2, 7, 24)
-    for other in (None, context):
-        attended = x + block.attention(networks.layer_norm(x, 1e-6), other)
-        expected = attended + block.mlp(networks.layer_norm(attended, 1e-6))
-        torch.testing.assert_close(block(x, other), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_allowed_pairs_by_hand() -> None:
-    segments = torch.tensor([[0, 0, 2, -1]])
-    within = allowed_pairs(segments, segments, within_segment=True)[0, 0].long()
-    assert within.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    joint = allowed_pairs(segments, segments, within_segment=False)[0, 0].long()
-    assert joint.tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
-
-
-def test_initial_weights_are_normal_of_the_configured_width() -> None:
-    encoder = TokenEncoder(TokensConfig(vocabulary_size=500), ModelConfig(n_blocks=1, bias=True))
-    for name, parameter in encoder.named_parameters():
-        if parameter.dim() == 2 and parameter.numel() > 5000:
-            assert float(parameter.std()) == pytest.approx(0.02, rel=0.05), name
-        elif name.endswith("bias"):
-            assert float(parameter.abs().max()) == 0, name
-    block = encoder.blocks[0]
-    assert isinstance(block, Block)
-    assert block.norm_mlp.eps == 1e-6
+    assert float(latents.detach().mean(-1).abs().max()) < 1e-5  # ends in a norm
 
 
 # ---- embedding --------------------------------------------------------------------------------------------
@@ -195,7 +119,8 @@ def test_embedding_is_content_plus_position_plus_modality_plus_box(make_clips: M
             if name == "text":
                 content = weights["content.text.projection.weight"][int(values)]
             else:
-                raw = normalise_pixels(values, 8) if name == "video" else values
+                spread = torch.tensor([0.25, 0.25, 0.5])
+                raw = normalise_pixels(values, 8) if name == "video" else (values - 0.5) / spread
                 content = weights[f"content.{name}.projection.weight"] @ raw[0]
             expected = content + table[int(tokens.token_idx[n]) % len(table)] + weights[f"{position}.modality"]
             if tokens.boxes is not None:
@@ -218,20 +143,20 @@ def test_fixed_positions_are_not_learned(small_config: Config) -> None:
 
 
 def test_joint_fusion_lets_every_modality_change_all_of_h(make_clips: MakeClips, small_config: Config) -> None:
-    encoder = randomised(TokenEncoder(small_config.tokens, small_config.model))
+    encoder = networks.randomised(TokenEncoder(small_config.tokens, small_config.model))
     packed = made_batch(make_clips, small_config).views[0].visible
     before = encoder(packed, "joint")
-    for m, name in enumerate(("video", "skeleton", "text")):
+    for m, name in enumerate(MODALITIES):
         touched = (packed.segments == m).any(1)
         changed = is_changed(before, encoder(perturbed(packed, name), "joint"))
         assert torch.equal(changed, touched[:, None].expand_as(changed))
 
 
 def test_separate_attention_keeps_modalities_apart_bit_for_bit(make_clips: MakeClips, small_config: Config) -> None:
-    encoder = randomised(TokenEncoder(small_config.tokens, small_config.model))
+    encoder = networks.randomised(TokenEncoder(small_config.tokens, small_config.model))
     packed = made_batch(make_clips, small_config).views[0].visible
     before = encoder(packed, "modality")
-    for m, name in enumerate(("video", "skeleton", "text")):
+    for m, name in enumerate(MODALITIES):
         changed = is_changed(before, encoder(perturbed(packed, name), "modality"))
         assert torch.equal(changed, packed.segments == m)
 
@@ -251,8 +176,8 @@ def one_clip(packed: PackedTokens, i: int) -> PackedTokens:
 
 
 @pytest.mark.parametrize("routing", ["joint", "modality"])
-def test_a_padded_batch_equals_its_clips_alone(make_clips: MakeClips, small_config: Config, routing: str) -> None:
-    encoder = randomised(TokenEncoder(small_config.tokens, small_config.model))
+def test_a_padded_batch_equals_its_clips_alone(make_clips: MakeClips, small_config: Config, routing: Routing) -> None:
+    encoder = networks.randomised(TokenEncoder(small_config.tokens, small_config.model))
     absent = {"video": {1, 2, 4}, "skeleton": {2, 4, 5}, "text": {1, 3}}
     packed = made_batch(make_clips, small_config, absent=absent, min_words=1).views[0].visible
     assert not packed.is_full
@@ -282,9 +207,7 @@ def test_hidden_content_does_not_reach_the_encoder(make_clips: MakeClips, small_
 
 
 def predictor_of(config: Config) -> CrossPredictor:
-    predictor = CrossPredictor(config)
-    randomised(predictor)
-    return predictor
+    return networks.randomised(CrossPredictor(config))
 
 
 def test_predictor_mixes_queries_inside_a_modality_only(make_clips: MakeClips, small_config: Config) -> None:
@@ -293,7 +216,7 @@ def test_predictor_mixes_queries_inside_a_modality_only(make_clips: MakeClips, s
     separate = predictor_of(small_config)
     joint_config = replace(small_config, predictor=replace(small_config.predictor, attention="joint"))
     joint = predictor_of(joint_config)
-    for m, name in enumerate(("video", "skeleton", "text")):
+    for m, name in enumerate(MODALITIES):
         other = PackedView(view.visible, moved(view.target, name))
         changed = is_changed(separate(fused, view, 0), separate(fused, other, 0))
         assert torch.equal(changed, view.target.segments == m)
@@ -321,7 +244,7 @@ def test_queries_are_position_modality_and_box_alone(make_clips: MakeClips, smal
     assert float(predictor.query.detach().abs().max()) == 0
     torch.testing.assert_close(predictor.queries(target, 0), predictor.positions(target))
     with torch.no_grad():
-        predictor.query += 1
+        predictor.query.add_(1)
     torch.testing.assert_close(predictor.queries(target, 0), predictor.positions(target) + 1)
 
 
@@ -336,12 +259,10 @@ def test_cross_predictor_written_out(make_clips: MakeClips, small_config: Config
     for layer, block in enumerate(predictor.blocks):
         assert isinstance(block, Block)
         normed = block.norm_attention(x)
-        keys = normed if layer % 2 == 0 else context
-        attended = networks.attention(
-            normed, keys, block.attention.query_key_value.weight, None, 4, same if layer % 2 == 0 else None
-        )
-        x = x + block.attention.output(attended)
-        x = x + block.mlp(block.norm_mlp(x))
+        keys, pairs = (normed, same) if layer % 2 == 0 else (context, None)
+        attended = networks.attention(normed, keys, block.attention.query_key_value.weight, None, 4, pairs)
+        x = torch.add(x, block.attention.output(attended))
+        x = torch.add(x, block.mlp(block.norm_mlp(x)))
     torch.testing.assert_close(predictor(fused, view, 0), predictor.norm(x), rtol=1e-4, atol=1e-4)
 
 
@@ -349,7 +270,7 @@ def test_cross_predictor_written_out(make_clips: MakeClips, small_config: Config
 def test_predicting_a_padded_batch_equals_its_clips_alone(
     make_clips: MakeClips, small_config: Config, kind: str
 ) -> None:
-    predictor = randomised(CrossPredictor(small_config) if kind == "cross" else JointPredictor(small_config))
+    predictor = networks.randomised(CrossPredictor(small_config) if kind == "cross" else JointPredictor(small_config))
     absent = {"video": {1, 2, 4}, "skeleton": {2, 4, 5}, "text": {1, 3}}
     view = made_batch(make_clips, small_config, absent=absent, min_words=2).views[0]
     assert not view.visible.is_full
@@ -366,7 +287,7 @@ def test_predicting_a_padded_batch_equals_its_clips_alone(
 def test_joint_predictor_is_self_attention_over_visible_and_queries(
     make_clips: MakeClips, small_config: Config
 ) -> None:
-    predictor = randomised(JointPredictor(small_config))
+    predictor = networks.randomised(JointPredictor(small_config))
     view = made_batch(make_clips, small_config).views[0]
     fused = torch.randn(6, 16, 32)
     before = predictor(fused, view, 0)
@@ -379,8 +300,6 @@ def test_joint_predictor_is_self_attention_over_visible_and_queries(
 
 
 def test_every_mask_generator_has_its_own_query() -> None:
-    from oskar.config import BlockConfig, MaskingConfig
-
     config = Config(
         recipe="test",
         tokens=TokensConfig(modalities=("video",)),
@@ -392,6 +311,6 @@ def test_every_mask_generator_has_its_own_query() -> None:
 def test_empty_slots_embed_to_zero(make_clips: MakeClips, small_config: Config) -> None:
     absent = {"video": {0}, "skeleton": {0}}
     packed = made_batch(make_clips, small_config, absent=absent, min_words=2).views[0].visible
-    embedded = PositionEmbeddings(small_config.tokens, 8, small_config.model)(packed)
+    embedded = PositionEmbeddings(small_config.tokens, 8, small_config.model)(packed).detach()
     assert float(embedded[~packed.is_valid].abs().max()) == 0
     assert bool((embedded[packed.is_valid] != 0).any(-1).all())

@@ -66,9 +66,7 @@ class FolderReader:
     def modalities_of(self, row: Row) -> tuple[Modality, ...]:
         """The modalities of a row that the recipe reads."""
         is_text_read = self.caption(row) is not None
-        return tuple(
-            m for m in row.modalities if m in self._config.tokens.modalities and (m != "text" or is_text_read)
-        )
+        return tuple(m for m in row.modalities if m in self._config.tokens.modalities and (m != "text" or is_text_read))
 
     def caption(self, row: Row) -> str | None:
         """The caption that counts as text: composed ones give the label away (``data.captions``)."""
@@ -112,9 +110,7 @@ class FolderReader:
         if caption is not None and self._words is not None:
             word_ids = self._words.encode(caption, self._config.tokens.n_words)
         label = -1 if row.label_id is None else row.label_id
-        return Clip(
-            clip_id=row.clip_id, frames=frames, joints=joints, boxes=boxes, word_ids=word_ids, label=label
-        )
+        return Clip(clip_id=row.clip_id, frames=frames, joints=joints, boxes=boxes, word_ids=word_ids, label=label)
 
     def _sequence(self, row: Row) -> SkeletonSequence | None:
         frame_size = (row.width, row.height) if row.width and row.height else None
@@ -128,9 +124,7 @@ class FolderReader:
         has_video = row.video_path is not None
         return read_joints_file(row.joints_path, frame_size=frame_size, layout=self._layout, prefer_2d=has_video)
 
-    def _frames(
-        self, row: Row, video: Path, sequence: SkeletonSequence | None, draw: Draw
-    ) -> tuple[Tensor, list[int]]:
+    def _frames(self, row: Row, video: Path, sequence: SkeletonSequence | None, draw: Draw) -> tuple[Tensor, list[int]]:
         """The window's frames, uint8 ``[T, 3, h, w]``, and their numbers."""
         cached = self._cache.frames(video)
         n_frames = probe(video).n_frames if cached is None else len(cached)

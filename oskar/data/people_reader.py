@@ -35,7 +35,9 @@ def parse_people(data: str) -> PeopleData | None:
     try:
         settings = PeopleData(*(int(number) for number in numbers))
     except (ValueError, TypeError) as error:
-        raise InputError(f"--data {data!r} is not valid", fix="write people, people:CLIPS or people:CLIPS:SEED") from error
+        raise InputError(
+            f"--data {data!r} is not valid", fix="write people, people:CLIPS or people:CLIPS:SEED"
+        ) from error
     if settings.n_clips < 1:
         raise InputError(f"--data {data!r}: {settings.n_clips} clips", fix="ask for at least one")
     return settings

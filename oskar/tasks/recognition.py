@@ -111,7 +111,9 @@ def evaluate_recognition(
 def _require_labels(train: Features, test: Features, data: list[str]) -> None:
     for name, features in (("train", train), ("test", test)):
         if len(features) == 0:
-            raise InputError(f"data {', '.join(data)}: no labelled clip in split {name!r} has the modality", fix="choose another")
+            raise InputError(
+                f"data {', '.join(data)}: no labelled clip in split {name!r} has the modality", fix="choose another"
+            )
 
 
 def _score(
@@ -128,9 +130,7 @@ def _score(
     torch.manual_seed(config.seed)
     width = train.tokens.shape[-1]
     probes = Probes(width, transfer.config.model.n_heads, n_classes, out_projection=config.out_projection)
-    stream = FeatureStream(
-        train, pooled.train, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed
-    )
+    stream = FeatureStream(train, pooled.train, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed)
     folder.mkdir(parents=True, exist_ok=True)
     float32 = PrecisionChoice(dtype=torch.float32, reason="heads are small")
     Trainer(probes, stream, config.train_config(), folder, precision=float32, device=device, bad_budget=0).fit()
@@ -138,7 +138,8 @@ def _score(
     on_test = FeatureStream(test, pooled.test, n_steps=0, batch_size=config.batch_size, seed=0)
     with torch.no_grad():
         parts = [
-            probes.scores(on_test.batch(chosen).to(device)) for chosen in torch.arange(len(test)).split(config.batch_size)
+            probes.scores(on_test.batch(chosen).to(device))
+            for chosen in torch.arange(len(test)).split(config.batch_size)
         ]
     by_head = {head: torch.cat([part[head].cpu() for part in parts]) for head in parts[0]}
     by_head["knn"] = nearest_neighbours(pooled.train, train.labels, pooled.test, n_classes, config.n_neighbours)

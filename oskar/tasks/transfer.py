@@ -44,7 +44,9 @@ def load_transfer(run: Path) -> Transfer:
     module = MaskedPrediction(config)
     target = module.fusion if module.momentum is None else module.momentum.encoders
     load_module_strict(target, tensors, str(folder))
-    words = load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
+    words = (
+        load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
+    )
     return Transfer(config, words, encoder_sha256(folder), module)
 
 

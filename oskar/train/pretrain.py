@@ -150,4 +150,3 @@ def _summary(
         "modalities": [m for m in MODALITIES if m in config.tokens.modalities],
         "seed": config.train.seed,
     }
-

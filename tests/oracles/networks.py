@@ -1,9 +1,10 @@
 """Transformer layers written out with einsum and loops, from parameters given as tensors."""
 
 import math
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def attention(
@@ -43,3 +44,16 @@ def sincos_row(place: tuple[int, ...], width: int) -> list[float]:
         row += [math.sin(coordinate / 10000 ** (k / half)) for k in range(half)]
         row += [math.cos(coordinate / 10000 ** (k / half)) for k in range(half)]
     return row[:width]
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def randomised(module: M) -> M:
+    """The module with parameters so large that every path matters in float32."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        is_norm_weight = parameter.dim() == 1 and name.endswith("weight")
+        parameter.data = noise * 0.3 if parameter.dim() > 1 else noise * 0.1 + float(is_norm_weight)
+    return module

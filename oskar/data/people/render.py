@@ -78,13 +78,13 @@ def _background(world: PeopleWorld, scene: Scene) -> Tensor:
         return torch.where(steep, (6.0 * value).clamp(-1.0, 1.0), value)
 
     across, down = wave(scene.camera[..., 1], 0), wave(scene.camera[..., 2], 1)
-    amount = world.texture * 0.28 * (tint[:, 1:] - 0.5)
+    amount = world.texture * 0.14 * (tint[:, 1:] - 0.5)
     coloured = (across[..., None] * amount[:, None, :, None, :] * 256).round() / 256
     left = (down.transpose(-1, -2) * 256).round() / 256
     left = left.to(torch.float32).reshape(n_clips * n_frames, world.resolution, _N_WAVES)
     right = coloured.to(torch.float32).reshape(n_clips * n_frames, _N_WAVES, world.resolution * 3)
     canvas = torch.bmm(left, right).view(-1, world.resolution, world.resolution, 3)
-    base = (0.25 + 0.5 * tint[:, 0]).to(torch.float32).repeat_interleave(n_frames, dim=0)
+    base = (0.3 + 0.4 * tint[:, 0]).to(torch.float32).repeat_interleave(n_frames, dim=0)
     return canvas.add_(base[:, None, None]).clamp_(0.0, 1.0)
 
 

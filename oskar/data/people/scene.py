@@ -141,7 +141,7 @@ def _motion(world: PeopleWorld, labels: Tensor, is_actor: Tensor, keys: Tensor, 
     progress = ((time - window[:, :1]) / seconds[:, None]).clamp(0.0, 1.0)
     j = world.time_jitter
     rate_scale = 1.0 + 0.15 * j * (2.0 * draws[:, 0] - 1.0)
-    size_scale = 1.0 + 0.2 * j * (2.0 * draws[:, 1] - 1.0)
+    size_scale = 1.0 + 0.3 * j * (2.0 * draws[:, 1] - 1.0)
     phase = 2.0 * math.pi * draws[:, 2] * j
     acting, is_involved = action_pose(labels, progress, seconds, phase, rate_scale, size_scale)
     is_acting = is_actor[:, None] & is_involved
@@ -153,7 +153,7 @@ def _motion(world: PeopleWorld, labels: Tensor, is_actor: Tensor, keys: Tensor, 
     size = torch.full((len(keys), n_channels), 2.5 * world.pose_jitter, dtype=torch.float64, device=keys.device)
     hz = 0.2 + 0.5 * sway[:, 0]
     limb = (5 + 3 * (fidget[:, 0] * 4).long())[:, None] + torch.tensor([0, 2], device=keys.device)
-    restless = (6.0 + 14.0 * fidget[:, 1:2]) * world.bystander_motion * ~is_actor[:, None]
+    restless = (8.0 + 20.0 * fidget[:, 1:2]) * world.bystander_motion * (1.0 - 0.5 * is_actor[:, None].double())
     size = size.scatter_add(1, limb, restless.expand(-1, 2))
     hz = hz.scatter(1, limb, (0.3 + 0.9 * fidget[:, 2:3]).expand(-1, 2))
     size[:, :N_LENGTH_CHANNELS] = 0.0
@@ -170,9 +170,9 @@ def _places(world: PeopleWorld, keys: Tensor, n_people: Tensor, order: Tensor) -
     u = uniform64(keys, _POSITION, (n_slots, 2)) - 0.5
     j = world.camera_motion
     spacing = torch.where(n_people == 1, 0.0, torch.where(n_people == 2, 0.42, 0.31))[:, None]
-    room = torch.where(n_people == 1, 0.34, torch.where(n_people == 2, 0.16, 0.1))[:, None]
+    room = torch.where(n_people == 1, 0.4, torch.where(n_people == 2, 0.16, 0.08))[:, None]
     x = 0.5 + (order - (n_people[:, None] - 1) / 2) * spacing + room * j * u[..., 0]
-    size = torch.where(n_people == 1, 0.76, torch.where(n_people == 2, 0.68, 0.60))[:, None]
+    size = torch.where(n_people == 1, 0.82, torch.where(n_people == 2, 0.74, 0.64))[:, None]
     size = size * (1.0 + 0.24 * j * (uniform64(keys, _SIZE, (n_slots,)) - 0.5))
     y = 0.52 + 0.5 * size + 0.10 * j * u[..., 1]
     return torch.stack([x, y], dim=-1), size
@@ -184,9 +184,9 @@ def _camera(world: PeopleWorld, keys: Tensor) -> tuple[Tensor, Tensor]:
     u = uniform64(keys, _CAMERA, (10,)) - 0.5
     s = torch.linspace(-0.5, 0.5, n_frames, dtype=torch.float64, device=keys.device)
     wobble = torch.sin(2.0 * math.pi * (s[:, None] * (1.0 + 2.0 * u[:, None, 3:5].abs()) + u[:, None, 5:7]))
-    shake = 0.006 * normal64(keys, _SHAKE, (n_frames, 2))
-    offset = 0.14 * u[:, None, 1:3] * s[:, None] * 2.0 + 0.03 * u[:, None, 8:10] * wobble + shake
-    zoom = torch.exp(world.camera_motion * 0.30 * u[:, 0:1] * s)
+    shake = 0.004 * normal64(keys, _SHAKE, (n_frames, 2))
+    offset = 0.08 * u[:, None, 1:3] * s[:, None] * 2.0 + 0.02 * u[:, None, 8:10] * wobble + shake
+    zoom = torch.exp(world.camera_motion * 0.20 * u[:, 0:1] * s)
     tilt = math.radians(12.0) * (1.0 + world.camera_motion * 1.2 * u[:, 7])
     return torch.cat([zoom[..., None], world.camera_motion * offset], dim=-1), tilt
 
@@ -211,13 +211,13 @@ def _objects(world: PeopleWorld, keys: Tensor, camera: Tensor) -> tuple[Tensor, 
     seen = view(ends, camera)
     zoomed = radius[:, None] * camera[..., :1]
     objects = torch.cat([seen[:, :, :n], seen[:, :, n:], zoomed[..., None]], dim=-1)
-    return objects, uniform64(keys, _OBJECT_RGB, (n, 3))
+    return objects, 0.25 + 0.5 * uniform64(keys, _OBJECT_RGB, (n, 3))  # duller than clothes
 
 
 def _window(world: PeopleWorld, draws: Tensor, is_cyclic: Tensor) -> Tensor:
     """Seconds from which to which the action runs: most of the clip, longer where it is a repeated motion."""
-    shortest = torch.where(is_cyclic, 0.75, 0.6)
-    share = 1.0 - (1.0 - shortest) * draws[:, 0] * world.time_jitter
+    shortest = torch.where(is_cyclic, 0.7, 0.4)
+    share = 1.0 - (1.0 - shortest) * (0.25 + 0.75 * draws[:, 0]) * world.time_jitter
     start = (1.0 - share) * torch.where(torch.tensor(world.time_jitter > 0, device=draws.device), draws[:, 1], 0.5)
     return torch.stack([start, start + share], dim=1) * world.clip_seconds
 

@@ -31,16 +31,16 @@ class PeopleWorld:
     resolution: int = 64
     n_people: int = 3
     frames_per_second: float = 8.0
-    view_yaw_degrees: float = 55.0
+    view_yaw_degrees: float = 40.0
     camera_motion: float = 1.0
-    clutter: float = 0.6
-    occlusion: float = 0.3
+    clutter: float = 0.4
+    occlusion: float = 0.2
     bystander_motion: float = 1.0
     pose_jitter: float = 1.0
     time_jitter: float = 1.0
     body_jitter: float = 1.0
-    joint_noise: float = 0.012
-    missing_share: float = 0.1
+    joint_noise: float = 0.015
+    missing_share: float = 0.12
     pixel_noise: float = 0.02
     texture: float = 1.0
 

@@ -1,0 +1,114 @@
+"""Panels of a run's curves, from the records of ``metrics.jsonl``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oskar.report.figures import MAX_POINTS, Series, line_panel
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A titled figure: ``note`` says how to read it, ``svg`` is None where the run has no such value."""
+
+    title: str
+    note: str
+    svg: str | None
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """What a panel shows: the key of each line is ``prefix`` with the line's name."""
+
+    title: str
+    note: str
+    prefix: str
+    is_log: bool = False
+    lowest: float | None = None
+
+
+_LOSS = _Measure("Loss", "Mean error of the predictions over target tokens: all of them, and each modality's.", "loss")
+_NORMS = _Measure(
+    "Gradient norm", "Before clipping, fusion encoder and predictor apart. Logarithmic.", "grad_norm", is_log=True
+)
+_RATE = _Measure("Learning rate", "As scheduled.", "lr")
+_HEALTH = (
+    _Measure(
+        "Spread of targets",
+        "Standard deviation across clips at the same position. Going to 0 is collapse.",
+        "spread_target",
+    ),
+    _Measure("Spread of predictions", "The same for what is predicted.", "spread_prediction"),
+    _Measure(
+        "Cosine of targets",
+        "Mean cosine between two clips at the same position. Staying at 1 is collapse.",
+        "cosine_target",
+    ),
+    _Measure("Cosine of predictions", "The same for what is predicted.", "cosine_prediction"),
+    _Measure(
+        "Rank of targets",
+        "Effective number of directions in which clips differ. Going to 1 is collapse.",
+        "rank_target",
+    ),
+    _Measure("Rank of predictions", "The same for what is predicted.", "rank_prediction"),
+    _Measure(
+        "Explained",
+        "Share of the targets’ variance that the predictions explain. 0 is no better than the batch’s mean.",
+        "explained",
+        lowest=-1.0,
+    ),
+    _Measure(
+        "Explained content",
+        "The same around the mean of each position, so that knowing the position alone earns nothing.",
+        "explained_content",
+        lowest=-1.0,
+    ),
+)
+
+
+def loss_panel(records: Sequence[Record], modalities: Sequence[str]) -> Panel:
+    """The loss, in all and per modality."""
+    return _panel(records, _LOSS, ("all", *modalities))
+
+
+def optimisation_panels(records: Sequence[Record]) -> list[Panel]:
+    """Learning rate and gradient norms."""
+    return [_panel(records, _RATE, ("all",)), _panel(records, _NORMS, ("fusion", "predictor"))]
+
+
+def health_panels(records: Sequence[Record], modalities: Sequence[str]) -> list[Panel]:
+    """One panel per measure of ``oskar.train.health.measure``, with all modalities."""
+    return [_panel(records, measure, modalities) for measure in _HEALTH]
+
+
+def _panel(records: Sequence[Record], measure: _Measure, names: Sequence[str]) -> Panel:
+    found = [_series(records, measure, name) for name in names]
+    series = [line for line in found if line.values]
+    notes = [measure.note]
+    if any(len(line.values) > MAX_POINTS for line in series):
+        notes.append("Points are means over neighbouring records.")
+    if measure.lowest is not None and any(min(line.values) < measure.lowest for line in series):
+        notes.append(f"The axis starts at {measure.lowest:g}; lines below it leave the panel.")
+    absent = [line.name for line in found if not line.values]
+    if series and absent:
+        notes.append(f"No value for {', '.join(absent)}.")
+    svg = line_panel(series, measure.prefix, is_log=measure.is_log, lowest=measure.lowest) if series else None
+    last = ", ".join(f"{line.name} {line.values[-1]:.4g}" if len(names) > 1 else f"{line.values[-1]:.4g}" for line in series)
+    return Panel(measure.title, " ".join(notes), svg, last)
+
+
+def _series(records: Sequence[Record], measure: _Measure, name: str) -> Series:
+    """The finite values under a key; what cannot stand on a logarithmic axis is left out."""
+    key = measure.prefix if name == "all" else f"{measure.prefix}_{name}"
+    points = [(record["step"], record[key]) for record in records if _is_number(record.get(key))]
+    if measure.is_log:
+        points = [point for point in points if point[1] > 0]
+    return Series(name, tuple(float(step) for step, _ in points), tuple(float(value) for _, value in points))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
