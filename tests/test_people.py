@@ -12,7 +12,7 @@ from oskar.data.people import ACTIONS, IDLE, PAIRS, PeopleClips, PeopleWorld, cl
 from oskar.data.people.actions import CHANNELS, TABLE, action_pose
 from oskar.data.people.body import LENGTHS, N_COCO, POINT, body_points, project
 from oskar.data.people.language import PHRASES
-from oskar.data.people.render import paint_capsules
+from oskar.data.people.render import pack_colours, paint_capsules, unpack_channel
 from oskar.data.people.scene import SHIRTS, draw_scene
 from oskar.data.people.settings import N_SUBJECTS
 from oskar.errors import InputError
@@ -90,15 +90,15 @@ def test_seed_index_and_split_change_the_clip() -> None:
     assert not torch.equal(base, generate(world, index, seed=1).joints)
     assert not torch.equal(base, generate(world, index, seed=0, split="test").joints)
     assert not torch.equal(base, generate(world, index + len(ACTIONS), seed=0).joints)
-    names = {clip_name(s, i, split) for s in (0, 1) for i in (0, 1) for split in ("train", "test")}  # type: ignore[arg-type]
+    names = {clip_name(s, i, split) for s in (0, 1) for i in (0, 1) for split in ("train", "test")}
     assert len(names) == 8
     assert clip_name(0, 123) == "people/0/000123"
 
 
 def test_splits_share_no_subject() -> None:
-    indices = torch.arange(4000)
-    train = draw_scene(PeopleWorld(), indices, 0, "train")
-    test = draw_scene(PeopleWorld(), indices, 0, "test")
+    world, indices = PeopleWorld(n_frames=2), torch.arange(3000)
+    train = draw_scene(world, indices, 0, "train")
+    test = draw_scene(world, indices, 0, "test")
     seen = set(train.subjects[train.is_present].tolist())
     unseen = set(test.subjects[test.is_present].tolist())
     assert not seen & unseen
@@ -107,18 +107,18 @@ def test_splits_share_no_subject() -> None:
 
 
 def test_a_subject_looks_the_same_in_every_clip() -> None:
-    scene = draw_scene(PeopleWorld(), torch.arange(3000), 0, "train")
+    scene = draw_scene(PeopleWorld(n_frames=2), torch.arange(1500), 0, "train")
     order = scene.subjects.flatten().argsort()
     subjects, colours = scene.subjects.flatten()[order], scene.colours.flatten(0, 1)[order]
     is_same = subjects[1:] == subjects[:-1]
     assert torch.equal(colours[1:][is_same], colours[:-1][is_same])
-    assert int(is_same.sum()) > 1000
+    assert int(is_same.sum()) > 500
 
 
 def test_labels_are_balanced_and_nothing_tells_them(clips: PeopleClips) -> None:
     assert len(ACTIONS) == len(set(ACTIONS)) >= 24
     assert torch.bincount(clips.labels, minlength=len(ACTIONS)).tolist() == [4] * len(ACTIONS)
-    scene = draw_scene(PeopleWorld(), torch.arange(28 * 300), 0, "train")
+    scene = draw_scene(PeopleWorld(n_frames=2), torch.arange(28 * 300), 0, "train")
     free = torch.tensor([action.actor == "any" for action in TABLE])
     counts = torch.stack([(scene.n_people.view(300, 28) == n).float().mean(0)[free] for n in (1, 2, 3)])
     # 300 draws of a third: standard deviation 0.027, five of them for 72 figures
@@ -160,7 +160,7 @@ def test_speed_pairs_go_through_the_same_poses_faster(first: str, second: str) -
 @pytest.mark.parametrize(("first", "second"), [(a, b) for kind, a, b in PAIRS if kind == "who"])
 def test_who_pairs_move_alike_and_differ_in_the_actor(first: str, second: str) -> None:
     assert torch.equal(_trajectory(first), _trajectory(second))
-    index = torch.arange(28 * 60)
+    index = torch.arange(28 * 20)
     scene = draw_scene(PeopleWorld(), index, 5, "train")
     x = scene.points[..., POINT["pelvis"], 0].mean(dim=2)
     for name, extreme in ((first, "amin"), (second, "amax")):
@@ -189,9 +189,7 @@ def test_unreachable_angles_by_hand() -> None:
     shoulder = points[POINT["left_shoulder"]]
     assert torch.allclose(points[POINT["left_wrist"]] - shoulder, torch.tensor([reach, 0, 0], dtype=torch.float64))
     assert float(points[POINT["right_ankle"], 1]) == pytest.approx(0)
-    assert float(shoulder[1]) == pytest.approx(
-        LENGTHS["thigh"] + LENGTHS["shank"] + LENGTHS["torso"] - 0.02
-    )
+    assert float(shoulder[1]) == pytest.approx(LENGTHS["thigh"] + LENGTHS["shank"] + LENGTHS["torso"] - 0.02)
     channels[..., CHANNELS.index("yaw")] = math.pi / 2  # turned to the right of the image: the left arm points away
     turned = body_points(channels, lengths)[0]
     flat, nearness = project(turned[None], torch.zeros(1, dtype=torch.float64))
@@ -211,7 +209,7 @@ def test_joints_lie_on_the_person_drawn(plain_clips: PeopleClips) -> None:
         n_on += int((pixel - background[clip].int()).abs().max() > 8)
         n_all += 1
     assert n_all > 2000
-    assert n_on / n_all > 0.995  # a shirt's colour may come close to the background's
+    assert n_on / n_all > 0.99  # a shirt's colour may come close to the background's
 
 
 def test_boxes_hold_their_joints(clips: PeopleClips) -> None:
@@ -305,8 +303,9 @@ def test_shirts_are_drawn_in_their_colour() -> None:
 def test_capsules_against_the_distance_to_a_segment() -> None:
     """Coverage of each pixel from a plain per-pixel distance computed with scalar mathematics."""
     ends, radius = (5.3, 20.1, 24.8, 9.4), 3.2
-    canvas = torch.zeros(2, 32, 32, 3)
-    paint_capsules(canvas, torch.tensor([1]), torch.tensor([ends]), torch.tensor([radius]), torch.tensor([[1.0, 0.5, 0]]))
+    canvas = torch.zeros(2, 32, 32, dtype=torch.int64)
+    colour = pack_colours(torch.tensor([[1.0, 0.4, 0.0]]))
+    paint_capsules(canvas, torch.tensor([1]), torch.tensor([ends]), torch.tensor([radius]), colour)
     assert not bool(canvas[0].any())
     ax, ay, bx, by = ends
     for y in range(32):
@@ -316,8 +315,8 @@ def test_capsules_against_the_distance_to_a_segment() -> None:
             t = min(1.0, max(0.0, t))
             distance = math.hypot(px - ax - t * (bx - ax), py - ay - t * (by - ay))
             expected = min(1.0, max(0.0, radius + 0.5 - distance))
-            assert float(canvas[1, y, x, 0]) == pytest.approx(expected, abs=1e-4)
-            assert float(canvas[1, y, x, 1]) == pytest.approx(expected / 2, abs=1e-4)
+            drawn = [int(unpack_channel(canvas[1, y, x], c)) for c in range(3)]
+            assert drawn == pytest.approx([255 * expected, 102 * expected, 0], abs=1.01)
 
 
 def test_drawing_scales_with_the_resolution() -> None:

@@ -199,13 +199,17 @@ def test_a_mixed_batch_equals_its_clips_alone(make_clips: MakeClips, small_confi
         )
 
 
+@pytest.mark.parametrize("is_bfloat16", [False, True])
 @pytest.mark.parametrize("recipe", ["oskar", "customised", "mae"])
-def test_a_clip_without_any_token_does_no_harm(make_clips: MakeClips, small_config: Config, recipe: str) -> None:
+def test_a_clip_without_any_token_does_no_harm(
+    make_clips: MakeClips, small_config: Config, recipe: str, is_bfloat16: bool
+) -> None:
     config = recipes(small_config)[recipe]
     model = MaskedPrediction(config)
     batch = made_batch(make_clips, config, absent={"video": {2}, "skeleton": {2}, "text": {2}})
     assert not bool(batch.views[0].visible.is_valid[2].any())
-    loss = model(batch)["loss"]
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+        loss = model(batch)["loss"]
     loss.backward()
     assert bool(loss.isfinite())
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
@@ -252,6 +256,17 @@ def test_a_batch_counts_its_tokens_and_moves_whole(make_clips: MakeClips, small_
     assert moved.everything is not None
     assert moved.everything.segments.is_meta
     assert all(slots.is_meta for slots in moved.target_slots)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_never_looks_at_values(make_clips: MakeClips, small_config: Config, recipe: str) -> None:
+    """On the meta device reading a value fails: a step that passes never makes a GPU wait for the host."""
+    config = recipes(small_config)[recipe]
+    absent = {} if recipe == "vjepa" else ABSENT
+    batch = made_batch(make_clips, config, absent=absent, min_words=2).to(torch.device("meta"))
+    model = MaskedPrediction(config).to("meta")
+    model(batch)["loss"].backward()
+    model.after_step(0.5)
 
 
 def test_the_cost_of_a_step_does_not_grow_with_the_raw_grid(make_clips: MakeClips, small_config: Config) -> None:

@@ -31,7 +31,7 @@ class _Measure:
     lowest: float | None = None
 
 
-_LOSS = _Measure("Loss", "Mean error of the predictions over target tokens: all of them, and each modality's.", "loss")
+_LOSS = _Measure("Mean error per target token", "Over all targets, and over each modality's.", "loss")
 _NORMS = _Measure(
     "Gradient norm", "Before clipping, fusion encoder and predictor apart. Logarithmic.", "grad_norm", is_log=True
 )
@@ -57,7 +57,7 @@ _HEALTH = (
     _Measure("Rank of predictions", "The same for what is predicted.", "rank_prediction"),
     _Measure(
         "Explained",
-        "Share of the targets’ variance that the predictions explain. 0 is no better than the batch’s mean.",
+        "Share of the targets' variance that the predictions explain. 0 is no better than the batch's mean.",
         "explained",
         lowest=-1.0,
     ),
@@ -97,7 +97,9 @@ def _panel(records: Sequence[Record], measure: _Measure, names: Sequence[str]) -
     if series and absent:
         notes.append(f"No value for {', '.join(absent)}.")
     svg = line_panel(series, measure.prefix, is_log=measure.is_log, lowest=measure.lowest) if series else None
-    last = ", ".join(f"{line.name} {line.values[-1]:.4g}" if len(names) > 1 else f"{line.values[-1]:.4g}" for line in series)
+    last = ", ".join(
+        f"{line.name} {line.values[-1]:.4g}" if len(names) > 1 else f"{line.values[-1]:.4g}" for line in series
+    )
     return Panel(measure.title, " ".join(notes), svg, last)
 
 

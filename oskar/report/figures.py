@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 INK = "#1f2a37"  # becomes the colour of the page's text, light or dark
 MAX_POINTS = 300
@@ -54,12 +54,15 @@ def line_panel(series: Sequence[Series], name: str, *, is_log: bool = False, low
     below ``lowest`` lie under the axis.
     """
     with _style():
-        figure = _figure(*_PANEL_POINTS)
+        figure = _figure(*_PANEL_POINTS, "constrained")
         axes = figure.add_subplot()
         for i, line in enumerate(series):
             _draw_line(axes, thin_out(line), i)
         if is_log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
             axes.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=False)
@@ -94,7 +97,7 @@ def thin_out(line: Series) -> Series:
 def picture_figure(width: int, height: int, name: str, draw: Callable[[Axes], None]) -> str:
     """A figure without axes lines, ``width`` x ``height`` points, filled by ``draw``."""
     with _style():
-        figure = _figure(width, height)
+        figure = _figure(width, height, None)
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
         draw(axes)
@@ -106,7 +109,7 @@ def to_svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
     mpl.rcParams["svg.hashsalt"] = name
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
@@ -115,7 +118,7 @@ def to_svg(figure: Figure, name: str) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # groups that nothing refers to, alike in all figures
     # The page names the figure in words, and its text is set in the page's font.
     text = text.replace("<svg ", '<svg aria-hidden="true" ', 1).replace("xlink:href", "href")
-    return Markup(text.replace(INK, "currentColor"))
+    return text.replace(INK, "currentColor")
 
 
 def _draw_line(axes: Axes, line: Series, place: int) -> None:
@@ -135,8 +138,8 @@ def _draw_line(axes: Axes, line: Series, place: int) -> None:
     )
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+def _figure(width: float, height: float, layout: Literal["constrained"] | None) -> Figure:
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout=layout)
     figure.patch.set_alpha(0.0)
     return figure
 

@@ -10,7 +10,7 @@ from typing import Any
 from oskar.errors import InputError
 from oskar.modalities import MODALITIES
 
-NO_VALUE = "–"
+NO_VALUE = "n/a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def evaluation_groups(run: Path) -> list[Group]:
     """A group for every ``RUN/evaluations/*/summary.json``, by task and data, video before skeleton."""
-    found = [values for path in sorted(run.glob("evaluations/*/summary.json")) if (values := read_json(path)) is not None]
+    found = [
+        values for path in sorted(run.glob("evaluations/*/summary.json")) if (values := read_json(path)) is not None
+    ]
     return [_group(values) for values in sorted(found, key=_order)]
 
 

@@ -50,7 +50,7 @@ class InputTarget(Target):
         return Comparison(error.view(shape), *shown.view(2, *shape, -1))
 
     def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
-        """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' normalised (x, y)."""
+        """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""
         if name == "skeleton":
             return normalise_joints(tokens.values)[:, :2]
         values = normalise_pixels(tokens.values, self.patch_size)

@@ -46,5 +46,5 @@ class SkeletonTokens:
 
 def normalise_joints(values: Tensor) -> Tensor:
     """Values ``[n, 3]`` of joints (x, y, confidence) with about mean 0 and variance 1."""
-    mean, std = torch.tensor([JOINT_MEAN, JOINT_STD], device=values.device).unbind(0)
-    return (values - mean) / std
+    columns = zip(values.unbind(1), JOINT_MEAN, JOINT_STD, strict=True)
+    return torch.stack([(column - mean) / std for column, mean, std in columns], dim=1)

@@ -53,7 +53,10 @@ class VideoTokens:
 
 def normalise_pixels(values: Tensor, patch_size: int) -> Tensor:
     """Float values of uint8 tubelets ``[n, P]``: (x / 255 - mean) / std per colour channel."""
-    planes = values.view(len(values), -1, 3, patch_size * patch_size).float()
-    mean = torch.tensor(PIXEL_MEAN, device=values.device)[:, None]
-    std = torch.tensor(PIXEL_STD, device=values.device)[:, None]
-    return ((planes / 255.0 - mean) / std).flatten(1)
+    planes = values.view(len(values), -1, 3, patch_size * patch_size)
+    # Constants as Python numbers: a tensor made here would make a GPU wait for the host.
+    channels = [
+        planes[:, :, c].float() * (1.0 / (255.0 * std)) - mean / std
+        for c, (mean, std) in enumerate(zip(PIXEL_MEAN, PIXEL_STD, strict=True))
+    ]
+    return torch.stack(channels, dim=2).flatten(1)

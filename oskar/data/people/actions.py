@@ -103,18 +103,18 @@ def _crouch_stretch(name: str, is_reversed: bool) -> Action:
     arms: dict[str, float] = {"left_arm": 25, "left_arm_plane": 35, "right_arm": 25, "right_arm_plane": 35}
     legs: dict[str, float] = {"left_leg": 4, "left_leg_plane": 50, "right_leg": 4, "right_leg_plane": 50}
     bend: tuple[tuple[str, Curve, float], ...] = tuple(
-        (f"{side}_{part}", "first", size) for side in ("left", "right") for part, size in (("leg", 52), ("knee", 100))
+        (f"{side}_{part}", "first", size) for side in ("left", "right") for part, size in (("leg", 58), ("knee", 108))
     )
     return Action(
         name=name,
         base={**arms, **legs, "left_knee": 8, "right_knee": 8, "left_elbow": 10, "right_elbow": 10},
-        moves=(*bend, ("left_arm", "second", 110), ("right_arm", "second", 110)),
+        moves=(*bend, ("left_arm", "second", 120), ("right_arm", "second", 120)),
         is_reversed=is_reversed,
     )
 
 
 def _lean(name: str, is_reversed: bool) -> Action:
-    return Action(name=name, base={"roll": 0, "pitch": 0}, moves=(("roll", "both", 27),), is_reversed=is_reversed)
+    return Action(name=name, base={"roll": 0, "pitch": 0}, moves=(("roll", "both", 30),), is_reversed=is_reversed)
 
 
 def _punch_kick(name: str, is_reversed: bool) -> Action:
@@ -132,7 +132,7 @@ def _step(name: str, is_reversed: bool) -> Action:
     return Action(
         name=name,
         base={"left_leg": 5, "left_leg_plane": 10, "right_leg": 5, "right_leg_plane": 10, "roll": 0},
-        moves=(("shift", "both", 0.18), ("left_leg", "first", 28), ("right_leg", "second", 28)),
+        moves=(("shift", "both", 0.22), ("left_leg", "first", 28), ("right_leg", "second", 28)),
         is_reversed=is_reversed,
     )
 
@@ -153,7 +153,7 @@ def _turn(side: str, is_reversed: bool) -> Action:
 
 
 def _bow(side: str, actor: Actor) -> Action:
-    return Action(name=f"{side}_person_bows", base={"pitch": 5}, moves=(("pitch", "bump", 58),), actor=actor)
+    return Action(name=f"{side}_person_bows", base={"pitch": 5}, moves=(("pitch", "bump", 65),), actor=actor)
 
 
 def _jump(side: str, actor: Actor) -> Action:
@@ -161,7 +161,7 @@ def _jump(side: str, actor: Actor) -> Action:
     return Action(
         name=f"{side}_person_jumps",
         base={"lift": 0, "left_knee": 8, "right_knee": 8},
-        moves=(("lift", "first", 0.15), ("lift", "second", 0.15), *bends),
+        moves=(("lift", "first", 0.17), ("lift", "second", 0.17), *bends),
         actor=actor,
     )
 
@@ -264,10 +264,10 @@ def _tables() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def action_pose(
     actions: Tensor, progress: Tensor, seconds: Tensor, phase: Tensor, rate_scale: Tensor, size_scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Channels ``[n, T, C]`` of ``actions`` ``[n]`` at ``progress`` ``[n, T]``, and which channels are involved ``[n, C]``.
+    """Channels ``[n, T, C]`` of ``actions`` at ``progress`` ``[n, T]``, and which are involved, bool ``[n, C]``.
 
     ``seconds`` is how long the whole action lasts, ``phase`` where its cycles start (radians),
-    ``rate_scale`` and ``size_scale`` stretch its frequency and its moves; all ``[n]``, float64.
+    ``rate_scale`` and ``size_scale`` stretch its frequency and its moves; ``[n]`` like ``actions``, float64.
     """
     base, sizes, is_involved, is_reversed, rate_hz = (table.to(actions.device) for table in _tables())
     played = torch.where(is_reversed[actions][:, None], 1.0 - progress, progress)

@@ -39,8 +39,13 @@ class Limb:
     end: Tensor
 
 
-def _limb(side: float, elevation: Tensor, plane: Tensor, bend: Tensor, upper: Tensor, lower: Tensor) -> Limb:
-    """``side`` is +1 for the left; a positive ``bend`` turns the lower part in the direction of raising."""
+def _limb(side: float, angles: Tensor, bend_sign: float, upper: Tensor, lower: Tensor) -> Limb:
+    """``side`` is +1 for the left; ``angles`` ``[n, T, 3]`` are elevation, its plane and the bend.
+
+    ``bend_sign`` +1 turns the lower part in the direction of raising (elbows), -1 against it (knees).
+    """
+    elevation, plane, bend = angles.unbind(-1)
+    bend = bend * bend_sign
     sin, cos = torch.sin(elevation), torch.cos(elevation)
     sideways, forward = side * torch.cos(plane), torch.sin(plane)
     along = torch.stack([sin * sideways, -cos, sin * forward], dim=-1)
@@ -77,8 +82,7 @@ def _upper_body(channels: Tensor, scale: dict[str, Tensor], pelvis: Tensor) -> T
     ears = [head + (left * s * 0.95 + up * 0.05) * radius for s in (1.0, -1.0)]
     shoulders = [neck + left * s * size["shoulder"] - up * 0.02 for s in (1.0, -1.0)]
     arms = [
-        _limb(s, *channels[..., c : c + 3].unbind(-1), scale["upper_arm"], scale["forearm"])
-        for s, c in ((1.0, 5), (-1.0, 8))
+        _limb(s, channels[..., c : c + 3], 1.0, scale["upper_arm"], scale["forearm"]) for s, c in ((1.0, 5), (-1.0, 8))
     ]
     elbows = [shoulder + arm.middle for shoulder, arm in zip(shoulders, arms, strict=True)]
     wrists = [shoulder + arm.end for shoulder, arm in zip(shoulders, arms, strict=True)]
@@ -86,7 +90,7 @@ def _upper_body(channels: Tensor, scale: dict[str, Tensor], pelvis: Tensor) -> T
 
 
 def body_points(channels: Tensor, scale: dict[str, Tensor]) -> Tensor:
-    """Points ``[n, T, 21, 3]`` (``POINTS``) of bodies with ``channels`` ``[n, T, C]`` and lengths ``scale`` ``[n]`` each.
+    """``POINTS`` ``[n, T, 21, 3]`` of bodies with ``channels`` ``[n, T, C]`` and the lengths ``scale``, ``[n]`` each.
 
     The yaw is applied, so x is to the right of the image and z towards the camera. The lower foot
     stands on the ground unless the channel "lift" raises the body.
@@ -96,8 +100,7 @@ def body_points(channels: Tensor, scale: dict[str, Tensor]) -> Tensor:
     side[..., 0] = 1.0
     legs = []
     for s, c in ((1.0, 11), (-1.0, 14)):
-        elevation, plane, knee = channels[..., c : c + 3].unbind(-1)
-        legs.append(_limb(s, elevation, plane, -knee, scale["thigh"], scale["shank"]))
+        legs.append(_limb(s, channels[..., c : c + 3], -1.0, scale["thigh"], scale["shank"]))
     reach = torch.maximum(-legs[0].end[..., 1], -legs[1].end[..., 1])
     pelvis = torch.stack([shift, reach + lift, torch.zeros_like(shift)], dim=-1)
     upper = _upper_body(channels, scale, pelvis)
@@ -111,7 +114,7 @@ def body_points(channels: Tensor, scale: dict[str, Tensor]) -> Tensor:
 
 
 def project(points: Tensor, tilt: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthographic image positions ``[n, T, points, 2]`` (x right, y down) and nearness to the camera ``[n, T, points]``.
+    """Orthographic image positions (x right, y down) ``[n, T, points, 2]`` and nearness ``[n, T, points]``.
 
     The camera looks down by ``tilt`` ``[n]`` radians.
     """

@@ -45,7 +45,10 @@ _SLOW = ("slowly", "at a slow pace", "without haste")
 _FAST = ("quickly", "rapidly", "at a fast pace")
 _WAVES = ("waves {p} {side} hand", "swings {p} {side} forearm to and fro", "shakes {p} raised {side} hand")
 _CLAPS = ("claps", "claps {p} hands", "applauds")
-_CROUCH, _STRETCH = ("crouches", "squats down", "bends {p} knees"), ("stretches up", "reaches for the sky", "throws both arms up")
+_CROUCH, _STRETCH = (
+    ("crouches", "squats down", "bends {p} knees"),
+    ("stretches up", "reaches for the sky", "throws both arms up"),
+)
 _PUNCH, _KICK = ("punches", "throws a punch", "strikes with a fist"), ("kicks", "gives a kick", "strikes with a foot")
 
 
@@ -69,8 +72,16 @@ def verb_phrases(name: str) -> tuple[str, ...]:
         "wave_slowly": _paced(_WAVES, _SLOW),
         "wave_quickly": _paced(_WAVES, _FAST),
         "kick": ("kicks with {p} {side} leg", "swings {p} {side} leg out", "gives a kick with the {side} foot"),
-        "circle_arms_outwards": ("circles both arms outwards", "swings {p} arms round, outwards and up", "draws outward circles"),
-        "circle_arms_inwards": ("circles both arms inwards", "swings {p} arms round, inwards and up", "draws inward circles"),
+        "circle_arms_outwards": (
+            "circles both arms outwards",
+            "swings {p} arms round, outwards and up",
+            "draws outward circles",
+        ),
+        "circle_arms_inwards": (
+            "circles both arms inwards",
+            "swings {p} arms round, inwards and up",
+            "draws inward circles",
+        ),
         "crouch_then_stretch": _then(_CROUCH, _STRETCH),
         "stretch_then_crouch": _then(_STRETCH, _CROUCH),
         "lean_left_then_right": _towards("leans", "left", "right"),
@@ -108,7 +119,7 @@ def _person(facts: Facts, slot: int, draw: int) -> str:
     if TABLE[facts.label].actor != "any" and slot == facts.actor:
         return (f"the person on the {place}", f"the {place} person", f"the {place} person, in {shirt},")[draw % 3]
     article = "a" if n == 1 else "the"
-    names = [f"{article} person in {shirt}", f"{article} person wearing {shirt}", f"somebody with a {shirt} shirt"]
+    names = [f"{article} person in {shirt}", f"{article} person wearing {shirt}", f"somebody in a shirt of {shirt}"]
     return names[draw % 3] if n == 1 or draw % 2 == 0 else f"the {place} person"
 
 
@@ -120,7 +131,11 @@ def caption(facts: Facts, draws: Sequence[int]) -> str:
     who = _person(facts, facts.actor, draws[2])
     stand = "one person is" if n == 1 else f"{_COUNTS[n]} people are"
     others = [slot for slot in range(n) if slot != facts.actor]
-    still = " nobody else is there." if n == 1 else f" {_person(facts, others[draws[1] % len(others)], draws[1])} stays in place."
+    still = (
+        " nobody else is there."
+        if n == 1
+        else f" {_person(facts, others[draws[1] % len(others)], draws[1])} stays in place."
+    )
     return (
         f"{who} {verb}.",
         f"{stand} in view: {who} {verb}.",

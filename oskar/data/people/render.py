@@ -1,9 +1,9 @@
 """Pictures of a scene: every body part and object is a capsule, painted far to near.
 
 A capsule is all points within ``radius`` of a segment. Each is evaluated only on a window around it,
-for all clips and frames at once: one gather, one blend and one scatter per part. Only additions,
-products, minima and square roots touch pixels, each correctly rounded, so a clip's pixels do not
-depend on the batch it is drawn in.
+for all clips and frames at once: one gather, one blend and one scatter per part. A pixel is one
+int64 with a lane per channel, so a blend is integer arithmetic, and only additions, products and
+square roots, each correctly rounded, lead up to it: a clip's pixels do not depend on its batch.
 """
 
 import math
@@ -18,49 +18,68 @@ from oskar.randomness import integers, uniform, uniform64
 
 SHIRT, TROUSERS, SKIN, HAIR, FOREARM = range(5)
 _UPPER_ARM_RADIUS, _FOREARM_RADIUS, _THIGH_RADIUS, _SHANK_RADIUS = 0.042, 0.038, 0.056, 0.046  # body heights
+_HEAD_RADIUS, _FACE_RADIUS = 0.092, 0.065
 _N_WAVES = 5
+_LANES = (40, 20, 0)  # bit positions of red, green and blue in a packed pixel
+_CHANNELS = (255 << 40) | (255 << 20) | 255
+_HALF = (128 << 40) | (128 << 20) | 128
 _NOISE_OFFSETS = 1 << 14
 _FINISH_FRAMES = 64  # frames finished together: they should fit a core's cache
 
 
-def paint_capsules(canvas: Tensor, frames: Tensor, ends: Tensor, radius: Tensor, colour: Tensor) -> None:
-    """Blend one capsule into each of ``frames`` (all different) of ``canvas`` ``[F, H, W, 3]``, in place.
+def pack_colours(colours: Tensor) -> Tensor:
+    """Colours ``[..., 3]`` in [0, 1] as one int64 each, 8 bits of every channel in a lane of its own."""
+    lanes = (colours * 255.0).round().to(torch.int64)
+    return (lanes[..., 0] << _LANES[0]) | (lanes[..., 1] << _LANES[1]) | lanes[..., 2]
 
-    ``ends`` ``[n, 4]`` (x, y, x, y) and ``radius`` ``[n]`` are in pixels, ``colour`` is ``[n, 3]``.
-    """
-    if len(frames) == 0:
-        return
-    height, width = canvas.shape[1:3]
-    a, b = ends[:, :2], ends[:, 2:]
-    low = torch.minimum(a, b) - radius[:, None] - 0.5
-    extent = (torch.maximum(a, b) + radius[:, None] + 0.5 - low).amax(dim=0)
-    n_x, n_y = (min(math.ceil(e) + 1, side) for e, side in zip(extent.tolist(), (width, height), strict=True))
-    corner = low.floor().to(torch.int64)
-    x = corner[:, :1].clamp(0, width - n_x) + torch.arange(n_x, device=canvas.device)
-    y = corner[:, 1:].clamp(0, height - n_y) + torch.arange(n_y, device=canvas.device)
-    along = b - a
+
+def unpack_channel(canvas: Tensor, channel: int) -> Tensor:
+    """Channel 0, 1 or 2 of packed colours as int64 in 0 to 255."""
+    return (canvas >> _LANES[channel]) & 255
+
+
+def _coverage(x: Tensor, y: Tensor, ends: Tensor, radius: Tensor) -> Tensor:
+    """Share of each pixel that a capsule covers ``[n, Y, X]``; pixel numbers ``x`` ``[n, X]``, ``y`` ``[n, Y]``."""
+    along = ends[:, 2:] - ends[:, :2]
     length = along.square().sum(dim=1, keepdim=True).sqrt()
     unit = along / length.clamp_min(1e-6)
     unit[:, :1] += (length < 1e-6).to(unit.dtype)  # a disc: any direction will do
-    middle = 0.5 * (a + b)
+    middle = 0.5 * (ends[:, :2] + ends[:, 2:])
     from_x = x.to(torch.float32) + (0.5 - middle[:, :1])
     from_y = y.to(torch.float32) + (0.5 - middle[:, 1:])
     beyond = (from_x * unit[:, :1])[:, None, :] + (from_y * unit[:, 1:])[:, :, None]
     beyond.abs_().sub_(0.5 * length[:, :, None]).clamp_min_(0.0)
     aside = (from_x * unit[:, 1:])[:, None, :] - (from_y * unit[:, :1])[:, :, None]
-    alpha = beyond.mul_(beyond).add_(aside.mul_(aside)).sqrt_()
-    alpha.neg_().add_((radius + 0.5)[:, None, None]).clamp_(0.0, 1.0)
-    index = ((frames[:, None] * height + y) * width)[:, :, None] + x[:, None, :]
-    pixels = canvas.view(-1, 3)
-    index = index.view(-1)
-    old = pixels.index_select(0, index).view(len(frames), -1, 3)
-    new = colour[:, None, :] - old
-    new.mul_(alpha.view(len(frames), -1, 1)).add_(old)
-    pixels.index_copy_(0, index, new.view(-1, 3))
+    distance = beyond.mul_(beyond).add_(aside.mul_(aside)).sqrt_()
+    return distance.neg_().add_((radius + 0.5)[:, None, None]).clamp_(0.0, 1.0)
+
+
+def paint_capsules(canvas: Tensor, frames: Tensor, ends: Tensor, radius: Tensor, colour: Tensor) -> None:
+    """Blend one capsule into each of ``frames`` (all different) of ``canvas`` int64 ``[F, H, W]``, in place.
+
+    ``ends`` ``[n, 4]`` (x, y, x, y) and ``radius`` ``[n]`` are in pixels; ``canvas`` and ``colour``
+    ``[n]`` hold packed colours.
+    """
+    if len(frames) == 0:
+        return
+    height, width = canvas.shape[1:]
+    low = torch.minimum(ends[:, :2], ends[:, 2:]) - radius[:, None] - 0.5
+    extent = (torch.maximum(ends[:, :2], ends[:, 2:]) + radius[:, None] + 0.5 - low).amax(dim=0)
+    n_x, n_y = (min(math.ceil(e) + 1, side) for e, side in zip(extent.tolist(), (width, height), strict=True))
+    corner = low.floor().to(torch.int64)
+    x = corner[:, :1].clamp(0, width - n_x) + torch.arange(n_x, device=canvas.device)
+    y = corner[:, 1:].clamp(0, height - n_y) + torch.arange(n_y, device=canvas.device)
+    weight = _coverage(x, y, ends, radius).mul_(256.0).add_(0.5).to(torch.int64).view(len(frames), -1)
+    index = (((frames[:, None] * height + y) * width)[:, :, None] + x[:, None, :]).view(-1)
+    pixels = canvas.view(-1)
+    old = pixels.gather(0, index).view(len(frames), -1)
+    # One product blends all three channels: a lane holds 255 * 256 + 128 without carrying into the next.
+    new = (colour[:, None] * weight).add_(old.mul_(weight.neg_().add_(256))).add_(_HALF)
+    pixels.scatter_(0, index, new.bitwise_right_shift_(8).bitwise_and_(_CHANNELS).view(-1))
 
 
 def _background(world: PeopleWorld, scene: Scene) -> Tensor:
-    """A few separable waves and stripes fixed in the world ``[B*T, H, W, 3]`` in [0, 1].
+    """A few separable waves and stripes fixed in the world: packed colours ``[B*T, H, W]``.
 
     The factors are multiples of 1/256, so their products and sums are exact in float32 in any order.
     """
@@ -78,14 +97,14 @@ def _background(world: PeopleWorld, scene: Scene) -> Tensor:
         return torch.where(steep, (6.0 * value).clamp(-1.0, 1.0), value)
 
     across, down = wave(scene.camera[..., 1], 0), wave(scene.camera[..., 2], 1)
-    amount = world.texture * 0.14 * (tint[:, 1:] - 0.5)
-    coloured = (across[..., None] * amount[:, None, :, None, :] * 256).round() / 256
+    amount = world.texture * (0.12 * (tint[:, 1:, :1] - 0.5) + 0.05 * (tint[:, 1:] - 0.5))
+    coloured = (across[..., None, :] * amount[:, None, :, :, None] * 256).round() / 256
     left = (down.transpose(-1, -2) * 256).round() / 256
     left = left.to(torch.float32).reshape(n_clips * n_frames, world.resolution, _N_WAVES)
-    right = coloured.to(torch.float32).reshape(n_clips * n_frames, _N_WAVES, world.resolution * 3)
-    canvas = torch.bmm(left, right).view(-1, world.resolution, world.resolution, 3)
-    base = (0.3 + 0.4 * tint[:, 0]).to(torch.float32).repeat_interleave(n_frames, dim=0)
-    return canvas.add_(base[:, None, None]).clamp_(0.0, 1.0)
+    right = coloured.to(torch.float32).reshape(n_clips * n_frames, _N_WAVES, 3 * world.resolution)
+    planes = torch.bmm(left, right).view(-1, world.resolution, 3, world.resolution)
+    base = (0.42 + 0.2 * tint[:, 0, :1] + 0.1 * (tint[:, 0] - 0.5)).to(torch.float32).repeat_interleave(n_frames, dim=0)
+    return pack_colours(planes.add_(base[:, None, :, None]).clamp_(0.0, 1.0).movedim(2, -1))
 
 
 class _Painter:
@@ -102,7 +121,7 @@ class _Painter:
         size = scene.size[clip, slot] * world.resolution
         self._size = size.flatten().to(torch.float32)
         self._thickness = (size * scene.radii[clip, slot][:, None]).flatten().to(torch.float32)
-        self._colours = scene.colours[clip, slot].to(torch.float32).repeat_interleave(n_frames, dim=0)
+        self._colours = pack_colours(scene.colours[clip, slot]).repeat_interleave(n_frames, dim=0)
 
     def _paint(self, start: Tensor, end: Tensor, radius: Tensor, colour: int, rows: Tensor | None = None) -> None:
         ends = torch.cat([start, end], dim=1)
@@ -147,9 +166,9 @@ class _Painter:
         top = torch.where(inset.abs() < 0.5 * along.abs(), neck + inset, 0.5 * (neck + pelvis))
         bottom = torch.where(inset.abs() < 0.5 * along.abs(), pelvis - 0.5 * inset, 0.5 * (neck + pelvis))
         self._paint(top, bottom, radius, SHIRT)
-        self._paint(self._at("head"), self._at("head"), self._size * 0.082, HAIR)
+        self._paint(self._at("head"), self._at("head"), self._size * _HEAD_RADIUS, HAIR)
         rows = (self._nearness[:, POINT["face"]] > self._nearness[:, POINT["head"]]).nonzero().squeeze(1)
-        self._paint(self._at("face"), self._at("face"), self._size * 0.062, SKIN, rows)
+        self._paint(self._at("face"), self._at("face"), self._size * _FACE_RADIUS, SKIN, rows)
 
 
 def _of_rank(scene: Scene, rank: int) -> tuple[Tensor, Tensor]:
@@ -164,7 +183,7 @@ def _of_rank(scene: Scene, rank: int) -> tuple[Tensor, Tensor]:
 def _paint_objects(world: PeopleWorld, scene: Scene, canvas: Tensor, which: range) -> None:
     n_frames = world.n_frames
     objects = (scene.objects * world.resolution).to(torch.float32)
-    colours = scene.object_colours.to(torch.float32)
+    colours = pack_colours(scene.object_colours)
     time = torch.arange(n_frames, device=canvas.device)
     for o in which:
         clip = (scene.objects[:, 0, o, 4] > 0).nonzero().squeeze(1)
@@ -173,20 +192,23 @@ def _paint_objects(world: PeopleWorld, scene: Scene, canvas: Tensor, which: rang
         paint_capsules(canvas, frames, rows[:, :4], rows[:, 4], colours[clip, o].repeat_interleave(n_frames, dim=0))
 
 
-def _finish(world: PeopleWorld, scene: Scene, canvas: Tensor, frames: Tensor) -> None:
-    """Add sensor noise, a window of one noise tape per frame, and write ``frames`` uint8 ``[F, 3, H, W]``."""
-    n_values = canvas[0].numel()
-    n_frames = scene.camera.shape[1]
+def _finish(world: PeopleWorld, scene: Scene, canvas: Tensor) -> Tensor:
+    """Unpack to uint8 ``[F, 3, H, W]`` and add sensor noise: a window of one noise tape for every frame."""
+    n_values = 3 * canvas[0].numel()
     place = torch.arange(_NOISE_OFFSETS + n_values, dtype=torch.int64, device=canvas.device)
     # uniform on [-a, a] has the standard deviation a / sqrt(3); 0.5 rounds
     amplitude = 255.0 * math.sqrt(3.0) * world.pixel_noise
     tape = (uniform(place, 0) * 2.0 - 1.0) * amplitude + 0.5
     windows = tape.unfold(0, n_values, 1)
-    offsets = integers(scene.texture_keys, 2, _NOISE_OFFSETS, (n_frames,)).flatten()
+    offsets = integers(scene.texture_keys, 2, _NOISE_OFFSETS, (scene.camera.shape[1],)).flatten()
+    frames = torch.empty(len(canvas), 3, *canvas.shape[1:], dtype=torch.uint8, device=canvas.device)
     for start in range(0, len(canvas), _FINISH_FRAMES):
         rows = slice(start, start + _FINISH_FRAMES)
-        values = canvas[rows].view(-1, n_values).mul_(255.0).add_(windows[offsets[rows]]).clamp_(0.0, 255.0)
-        frames[rows] = values.to(torch.uint8).view(-1, *canvas.shape[1:]).permute(0, 3, 1, 2)
+        noise = windows[offsets[rows]].view(-1, 3, *canvas.shape[1:])
+        for channel in range(3):
+            values = unpack_channel(canvas[rows], channel).to(torch.float32)
+            frames[rows, channel] = values.add_(noise[:, channel]).clamp_(0.0, 255.0).to(torch.uint8)
+    return frames
 
 
 def render(world: PeopleWorld, scene: Scene) -> Tensor:
@@ -201,6 +223,4 @@ def render(world: PeopleWorld, scene: Scene) -> Tensor:
         painter.torso_and_head()
         painter.arms(is_front=True)
     _paint_objects(world, scene, canvas, range(N_CLUTTER, n_objects))
-    frames = torch.empty(len(canvas), 3, *canvas.shape[1:3], dtype=torch.uint8, device=canvas.device)
-    _finish(world, scene, canvas, frames)
-    return frames.view(*scene.camera.shape[:2], *frames.shape[1:])
+    return _finish(world, scene, canvas).view(*scene.camera.shape[:2], 3, *canvas.shape[1:])

@@ -98,7 +98,8 @@ def _bodies(world: PeopleWorld, subjects: Tensor) -> tuple[dict[str, Tensor], Te
     keys = clip_keys(_SUBJECT_SEED, 0, subjects)
     spread = _spread(keys, _BODY, -1.0, 1.0, (len(LENGTHS) + 1,)) * world.body_jitter
     lengths = {
-        name: length * (1.0 + _RELATIVE_LENGTH_SPREAD * spread[:, i]) for i, (name, length) in enumerate(LENGTHS.items())
+        name: length * (1.0 + _RELATIVE_LENGTH_SPREAD * spread[:, i])
+        for i, (name, length) in enumerate(LENGTHS.items())
     }
     radii = 1.0 + 0.2 * spread[:, -1]
     draws = uniform64(keys, _CLOTHES, (10,))
@@ -109,8 +110,8 @@ def _bodies(world: PeopleWorld, subjects: Tensor) -> tuple[dict[str, Tensor], Te
     shirt = pick(SHIRT_RGB, subjects % len(SHIRTS)) + 0.1 * (draws[:, :3] - 0.5)
     skin = pick(_SKIN_RGB, (draws[:, 3] * len(_SKIN_RGB)).long())
     hair = pick(_HAIR_RGB, (draws[:, 4] * len(_HAIR_RGB)).long())
-    trousers = 0.05 + 0.65 * draws[:, 5:8]
-    sleeves = torch.where(draws[:, 8:9] < 0.5, shirt, skin)
+    trousers = 0.02 + 0.3 * draws[:, 5:8]
+    sleeves = torch.where(draws[:, 8:9] < 0.25, shirt, skin)
     return lengths, radii, torch.stack([shirt, trousers, skin, hair, sleeves], dim=1).clamp(0.0, 1.0)
 
 
@@ -133,7 +134,9 @@ def _postures(world: PeopleWorld, keys: Tensor) -> Tensor:
     return torch.deg2rad(resting + j * (pose - resting))
 
 
-def _motion(world: PeopleWorld, labels: Tensor, is_actor: Tensor, keys: Tensor, window: Tensor, draws: Tensor) -> Tensor:
+def _motion(
+    world: PeopleWorld, labels: Tensor, is_actor: Tensor, keys: Tensor, window: Tensor, draws: Tensor
+) -> Tensor:
     """Channels ``[n, T, C]`` of every person; ``draws`` ``[n, 4]`` jitter rate, size and phase of the clip's action."""
     n_frames, n_channels = world.n_frames, len(CHANNELS)
     time = (torch.arange(n_frames, dtype=torch.float64, device=keys.device) + 0.5) / world.frames_per_second
@@ -170,7 +173,7 @@ def _places(world: PeopleWorld, keys: Tensor, n_people: Tensor, order: Tensor) -
     u = uniform64(keys, _POSITION, (n_slots, 2)) - 0.5
     j = world.camera_motion
     spacing = torch.where(n_people == 1, 0.0, torch.where(n_people == 2, 0.42, 0.31))[:, None]
-    room = torch.where(n_people == 1, 0.4, torch.where(n_people == 2, 0.16, 0.08))[:, None]
+    room = torch.where(n_people == 1, 0.3, torch.where(n_people == 2, 0.16, 0.08))[:, None]
     x = 0.5 + (order - (n_people[:, None] - 1) / 2) * spacing + room * j * u[..., 0]
     size = torch.where(n_people == 1, 0.82, torch.where(n_people == 2, 0.74, 0.64))[:, None]
     size = size * (1.0 + 0.24 * j * (uniform64(keys, _SIZE, (n_slots,)) - 0.5))
@@ -211,7 +214,7 @@ def _objects(world: PeopleWorld, keys: Tensor, camera: Tensor) -> tuple[Tensor, 
     seen = view(ends, camera)
     zoomed = radius[:, None] * camera[..., :1]
     objects = torch.cat([seen[:, :, :n], seen[:, :, n:], zoomed[..., None]], dim=-1)
-    return objects, 0.25 + 0.5 * uniform64(keys, _OBJECT_RGB, (n, 3))  # duller than clothes
+    return objects, 0.3 + 0.35 * uniform64(keys, _OBJECT_RGB, (n, 3))  # duller than clothes
 
 
 def _window(world: PeopleWorld, draws: Tensor, is_cyclic: Tensor) -> Tensor:

@@ -47,14 +47,17 @@ class PeopleWorld:
     def __post_init__(self) -> None:
         if self.n_people not in (2, 3):
             raise InputError(
-                f"people.n_people = {self.n_people} is not valid", fix="use 2 or 3: some actions are told apart by who acts"
+                f"people.n_people = {self.n_people} is not valid",
+                fix="use 2 or 3: some actions are told apart by who acts",
             )
         for name in ("n_frames", "resolution", "frames_per_second"):
             if getattr(self, name) <= 0:
                 raise InputError(f"people.{name} = {getattr(self, name)} is not valid", fix="use a positive number")
         for name in ("clutter", "occlusion", "missing_share", "pixel_noise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"people.{name} = {getattr(self, name)} is not valid", fix="use a number between 0 and 1")
+                raise InputError(
+                    f"people.{name} = {getattr(self, name)} is not valid", fix="use a number between 0 and 1"
+                )
 
     @property
     def clip_seconds(self) -> float:

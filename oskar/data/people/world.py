@@ -147,7 +147,7 @@ def generate(world: PeopleWorld, indices: Tensor, seed: int, split: Split = "tra
             fix="give a non-empty int64 vector of numbers from 0",
         )
     size = _CHUNK_CLIPS if indices.device.type == "cpu" else len(indices)
-    parts = [_generate_chunk(world, chunk, seed, split) for chunk in indices.split(size)]
+    parts = [_generate_chunk(world, chunk, seed, split) for chunk in torch.split(indices, size)]
     if len(parts) == 1:
         return parts[0]
     return PeopleClips(
