@@ -24,6 +24,7 @@ class LatentTarget(Target):
         self.normalise, self.loss = config.target.normalise, config.target.loss
         self.readout = nn.Linear(config.predictor.width, config.model.width, bias=config.model.bias)
         init_weights(self, config.model.init_std)
+        self.centring = PositionCentring(config) if config.target.centre else None
 
     @torch.no_grad()
     def latents(self, batch: Batch, momentum: MomentumEncoders | None) -> list[Tensor]:
@@ -42,6 +43,8 @@ class LatentTarget(Target):
 
     def forward(self, predicted: Tensor, target: PackedTokens, latents: Tensor | None) -> Comparison:
         assert latents is not None
+        if self.centring is not None:
+            latents = self.centring(latents, target, is_recording=torch.is_grad_enabled())
         predictions = self.readout(predicted).float()
         difference = predictions - latents
         error = difference.square() if self.loss == "mse" else difference.abs()
