@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oskar.config import Config
-from oskar.errors import InputError, OskarError
+from oskar.errors import InputError, OskarError, StoppedRunError
 from oskar.modalities import MODALITIES, Modality
 from oskar.recipes import RECIPES, recipe
 from oskar.settings import apply_overrides
@@ -51,12 +51,15 @@ def pretrain(
 
     summary = run(_configure(words or [], config), data, out, resume=resume)
     health = summary["health"]
-    typer.echo(
-        f"{summary['recipe']}: {summary['steps']} steps, {summary['samples_per_second']:.1f} clips/s, {health['verdict']}"
-    )
+    rate = f"{summary['samples_per_second']:.1f} clips/s"
+    typer.echo(f"{summary['recipe']}: {summary['steps']} steps, {rate}, {health['verdict']}")
     for reason in health["reasons"]:
         typer.echo(f"  {reason}")
     typer.echo(f"run folder: {out}")
+    if health["verdict"] == "collapsed":
+        raise StoppedRunError(
+            f"{out}: what the run learned has collapsed", fix="see report.html, and lower train.lr or raise the momenta"
+        )
 
 
 @app.command()

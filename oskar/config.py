@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import ConfigDict
 
 from oskar.errors import InputError
-from oskar.settings import apply_overrides, require, require_positive, require_share, validate
+from oskar.settings import apply_overrides, require, require_not_negative, require_positive, require_share, validate
 
 _STRICT = ConfigDict(extra="forbid")
 Routing = Literal["joint", "modality"]
@@ -37,13 +37,8 @@ class TokensConfig:
     vocabulary_size: int = 30522  # A9
 
     def __post_init__(self) -> None:
-        require(len(self.modalities) > 0, "tokens.modalities", self.modalities, "name at least one modality")
-        require(
-            len(set(self.modalities)) == len(self.modalities),
-            "tokens.modalities",
-            self.modalities,
-            "name each modality once",
-        )
+        n_named, n_different = len(self.modalities), len(set(self.modalities))
+        require(n_named == n_different > 0, "tokens.modalities", self.modalities, "name one or more, each once")
         require_positive(
             self, "tokens", "n_frames", "resolution", "tubelet_frames", "patch_size", "n_people", "n_words"
         )
@@ -103,6 +98,8 @@ class BlockConfig:
     def __post_init__(self) -> None:
         require_positive(self, "masking.blocks", "n_blocks", "spatial_scale", "temporal_scale")
         require_share(self, "masking.blocks", "spatial_scale", "temporal_scale")
+        low, high = self.aspect_ratio
+        require(0 < low <= high, "masking.blocks.aspect_ratio", (low, high), "give two positive numbers, smaller first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,9 +166,12 @@ class ModelConfig:
     fusion_attention: Routing = "joint"
     target_attention: Routing = "modality"
     init_std: float = 0.02
+    content_std: float | None = None  # spread of g_m's output at the start; None: init_std for its weights
 
     def __post_init__(self) -> None:
         require_positive(self, "model", "width", "n_blocks", "n_heads", "init_std")
+        value = self.content_std
+        require(value is None or value > 0, "model.content_std", value, "use a positive number, or null")
         require(
             self.width % self.n_heads == 0,
             "model.width",
@@ -218,8 +218,8 @@ class TargetConfig:
     space: Literal["latent", "input"] = "latent"
     context: Literal["targets", "all"] = "targets"  # what the target encoder sees
     normalise: bool = True  # latents: layer norm without affine (A24); pixels: per tubelet
-    centre: bool = False  # latents: less their running mean at each position, over the running spread
-    centre_decay: float = 0.99
+    centre: bool = False  # latents: less their running mean at each position
+    centre_decay: float = 0.9
     loss: Literal["mse", "l1"] = "mse"
 
     def __post_init__(self) -> None:
@@ -319,6 +319,9 @@ class TrainConfig:
             f"train.batch_size={self.batch_size} must be a multiple of it",
         )
         require_share(self, "train", "warmup_share")
+        require_not_negative(self, "train", "start_lr", "final_lr", "weight_decay", "final_weight_decay")
+        require(all(0 <= beta < 1 for beta in self.betas), "train.betas", self.betas, "use two numbers in [0, 1)")
+        require(abs(self.seed) < 2**63, "train.seed", self.seed, "use a number of at most 63 bits")
         require(
             self.clip_norm is None or self.clip_norm > 0,
             "train.clip_norm",
@@ -357,12 +360,8 @@ class Config:
             self.tokens.modalities,
             'masking.style="blocks" is defined on the video grid: use modalities=["video"]',
         )
-        require(
-            self.target.context != "all" or self.target.space == "latent",
-            "target.context",
-            self.target.context,
-            'only latent targets have a context: use "targets"',
-        )
+        is_context_used = self.target.context == "targets" or self.target.space == "latent"
+        require(is_context_used, "target.context", self.target.context, 'only latent targets have one: use "targets"')
 
     def with_overrides(self, overrides: list[str]) -> "Config":
         """A copy with ``key=value`` pairs applied, for example ``train.lr=1e-3``.
@@ -394,4 +393,8 @@ class Config:
     def load(cls, path: Path) -> Self:
         if not path.is_file():
             raise InputError(f"config file {path} does not exist", fix="name a config.json, such as RUN/config.json")
-        return cls.from_json(path.read_text(), str(path))
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"config file {path} cannot be read ({error})", fix="name a config.json") from error
+        return cls.from_json(text, str(path))

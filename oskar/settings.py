@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -64,11 +65,14 @@ def _set(values: dict[str, Any], key: str, value: Any, known: list[str]) -> None
 
 
 def _parse(text: str) -> Any:
-    """JSON where the text is a JSON list, object or null; otherwise the text, which the type will parse."""
+    """JSON where the text is a JSON list, object or null; otherwise the text, which the type will parse.
+
+    Python's None is null too, but "none" stays a word: some settings have it among their choices.
+    """
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
-        return None if text.lower() == "none" else text
+        return None if text == "None" else text
     return value if value is None or isinstance(value, list | dict) else text
 
 
@@ -79,10 +83,17 @@ def require(condition: bool, key: str, value: object, fix: str) -> None:
 
 
 def require_positive(config: object, section: str, *names: str) -> None:
-    """The named fields of ``config`` are above 0."""
+    """The named fields of ``config`` are above 0 and finite."""
     for name in names:
         value = getattr(config, name)
-        require(value > 0, f"{section}.{name}", value, "use a positive number")
+        require(0 < value < math.inf, f"{section}.{name}", value, "use a positive number")
+
+
+def require_not_negative(config: object, section: str, *names: str) -> None:
+    """The named fields of ``config`` are 0 or more and finite, or None where their type allows it."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or 0 <= value < math.inf, f"{section}.{name}", value, "use 0 or more")
 
 
 def require_share(config: object, section: str, *names: str) -> None:

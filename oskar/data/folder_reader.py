@@ -22,7 +22,7 @@ from oskar.modalities import Modality
 from oskar.randomness import clip_keys, hash_id, uniform
 from oskar.tokens.words import Words
 
-_CROP_STREAM, _WINDOW_STREAM, _YAW_STREAM, _SHRINK_STREAM = 9001, 9002, 9003, 9004
+_CROP_STREAM, _WINDOW_STREAM, _YAW_STREAM = 9001, 9002, 9003
 _LENGTH_TOLERANCE_SHARE = 0.1  # how far a joints file may differ in length from its video
 _CACHE_BYTES = 1 << 30
 
@@ -30,18 +30,21 @@ _CACHE_BYTES = 1 << 30
 class FolderReader:
     """Reads the rows of one manifest as clips.
 
-    Only the recipe's modalities are read; rows that have none of them are left out (their number
-    is ``n_left_out``). ``words`` turns captions into ids; without it there is no text.
+    Only the recipe's modalities are read; rows that have none of them, or not the one that is
+    ``needed``, are left out (their number is ``n_left_out``). ``words`` turns captions into ids;
+    without it there is no text.
     """
 
-    def __init__(self, manifest: Manifest, config: Config, words: Words | None) -> None:
+    def __init__(self, manifest: Manifest, config: Config, words: Words | None, needed: Modality | None = None) -> None:
         self._config, self._words, self._folder = config, words, manifest.folder
-        self.rows = tuple(row for row in manifest.rows if self.modalities_of(row))
+        listed = [(row, self.modalities_of(row)) for row in manifest.rows]
+        self.rows = tuple(row for row, names in listed if names and (needed is None or needed in names))
         self.n_left_out = len(manifest.rows) - len(self.rows)
         if not self.rows:
+            wanted = needed or "any of " + ", ".join(config.tokens.modalities)
             raise InputError(
-                f"data {manifest.folder}: no clip has any of {', '.join(config.tokens.modalities)}",
-                fix="choose a recipe with the modalities that are there, or set tokens.modalities",
+                f"data {manifest.folder}: no clip has {wanted}",
+                fix="choose among the modalities that are there, or a recipe that has them, or set tokens.modalities",
             )
         self.classes = manifest.classes
         cache_dir = config.data.cache_dir
@@ -158,8 +161,6 @@ class FolderReader:
             margin=clip.box_margin,
             virtual_frame=is_virtual,
         )
-        if isinstance(draw, TrainingDraw) and is_virtual:
-            joints, boxes = _shrink(joints, boxes, _uniforms(row, draw, _SHRINK_STREAM, 4), clip.crop_scale[0])
         return joints, boxes
 
     def _crop(self, frame_size: tuple[int, int], row: Row, draw: Draw) -> Crop:
@@ -178,18 +179,9 @@ def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:
 def _common_length(row: Row, n_video: int, n_joints: int) -> int:
     """Frames that both have; a large difference means that the files do not belong together."""
     if abs(n_video - n_joints) > max(2, _LENGTH_TOLERANCE_SHARE * n_video):
+        source = row.joints_path or row.clip_id
         raise InputError(
-            f"{row.joints_path or row.clip_id}: {n_joints} frames of joints for {n_video} frames of video {row.video_path}",
+            f"{source}: {n_joints} frames of joints for {n_video} frames of video {row.video_path}",
             fix="give one row of joints per frame of the video",
         )
     return min(n_video, n_joints)
-
-
-def _shrink(joints: Tensor, boxes: Tensor, u: Sequence[float], min_area: float) -> tuple[Tensor, Tensor]:
-    """The counterpart of a random crop for clips without a video: people fill a random part of the frame."""
-    side = math.sqrt(min_area + (1.0 - min_area) * u[0])
-    offset = torch.tensor([(1.0 - side) * u[1], (1.0 - side) * u[2]])
-    is_available = joints[..., 2:] > 0
-    moved = torch.cat([joints[..., :2] * side + offset, joints[..., 2:]], dim=-1)
-    has_box = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
-    return moved * is_available, (boxes * side + offset.repeat(2)) * has_box

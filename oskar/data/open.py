@@ -1,5 +1,7 @@
 """From the ``--data`` of a command to a reader: folders, manifests, or the built-in people."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from oskar.data.people_reader import PeopleReader, parse_people, people_captions
 from oskar.data.pooled_reader import PooledReader
 from oskar.data.reader import ClipReader
 from oskar.errors import InputError
+from oskar.modalities import Modality
 from oskar.tokens.words import Words, load_words, train_words
 
 
@@ -36,25 +39,46 @@ def open_training(data: Sequence[str], config: Config, words: Words | None = Non
     return _open(data, config, words, config.data.split, is_labelled=False)
 
 
-def open_split(data: Sequence[str], config: Config, words: Words | None, split: str) -> OpenedData:
-    """Open one split of labelled data to evaluate on; rows without a split are left out."""
-    return _open(data, config, words, split, is_labelled=True)
+def open_split(
+    data: Sequence[str], config: Config, words: Words | None, split: str, modality: Modality | None = None
+) -> OpenedData:
+    """Open one split of labelled data to evaluate on; rows without a split, or without ``modality``, are left out."""
+    return _open(data, config, words, split, modality, is_labelled=True)
 
 
-def _open(data: Sequence[str], config: Config, words: Words | None, split: str, *, is_labelled: bool) -> OpenedData:
+def _open(
+    data: Sequence[str],
+    config: Config,
+    words: Words | None,
+    split: str,
+    modality: Modality | None = None,
+    *,
+    is_labelled: bool,
+) -> OpenedData:
     if not data:
         raise InputError("no data", fix="name a folder, a manifest or `people` with --data")
     folders = [name for name in data if parse_people(name) is None]
     worlds = [settings for settings in map(parse_people, data) if settings is not None]
+    if len({world.seed for world in worlds}) < len(worlds):
+        raise InputError(f"--data {' '.join(data)}: the same people twice", fix="give each people a seed of its own")
     manifests = [select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders)]
     if words is None and "text" in config.tokens.modalities:
         words = _words(manifests, config, has_people=bool(worlds))
-    readers: list[ClipReader] = [FolderReader(manifest, config, words) for manifest in manifests]
-    n_left_out = sum(reader.n_left_out for reader in readers if isinstance(reader, FolderReader))
-    readers += [PeopleReader(people, config, words, split, is_labelled=is_labelled) for people in worlds]
-    names = tuple(m.name for m in manifests) + ("people",) * len(worlds)
-    reader = readers[0] if len(readers) == 1 else PooledReader(readers)
-    return OpenedData(reader, words, fingerprint(*manifests), names, n_left_out)
+    folder_readers = [FolderReader(manifest, config, words, modality) for manifest in manifests]
+    people_readers = [PeopleReader(people, config, words, split, is_labelled=is_labelled) for people in worlds]
+    readers: list[ClipReader] = [*folder_readers, *people_readers]
+    return OpenedData(
+        reader=readers[0] if len(readers) == 1 else PooledReader(readers),
+        words=words,
+        sha256=_identity(fingerprint(*manifests), [reader.identity for reader in people_readers]),
+        names=tuple(m.name for m in manifests) + ("people",) * len(worlds),
+        n_left_out=sum(reader.n_left_out for reader in folder_readers),
+    )
+
+
+def _identity(sha256: str, people: Sequence[str]) -> str:
+    """The manifests' fingerprint, together with that of the people where there are any."""
+    return hashlib.sha256(json.dumps([sha256, *people]).encode()).hexdigest() if people else sha256
 
 
 def _words(manifests: Sequence[Manifest], config: Config, *, has_people: bool) -> Words | None:

@@ -55,10 +55,20 @@ class PeopleReader:
         self._n = N_LABELLED[self._split] if is_labelled else data.n_clips
         self._seed, self._config, self._words = data.seed, config, words
         tokens = config.tokens
+        if tokens.n_people not in (2, 3):
+            raise InputError(
+                f"tokens.n_people = {tokens.n_people}: --data people has clips of 2 or 3 people", fix="use 2 or 3"
+            )
         self._world = PeopleWorld(n_frames=tokens.n_frames, resolution=tokens.resolution, n_people=tokens.n_people)
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def identity(self) -> str:
+        """Tells these clips from all others, for fingerprints."""
+        tokens = self._config.tokens
+        return f"people:{self._n}:{self._seed}:{self._split}:{tokens.n_frames}:{tokens.resolution}:{tokens.n_people}"
 
     def clip_id(self, index: int) -> str:
         return clip_name(self._seed, index, self._split)

@@ -47,7 +47,8 @@ class StepDataset(Dataset[LoadedStep]):
 
     def __getitem__(self, step: int) -> LoadedStep:
         indices = [self._at(step * self._batch_size + i) for i in range(self._batch_size)]
-        parts, bad = [], []
+        parts: list[Any] = []
+        bad: list[tuple[str, str]] = []
         for start in range(0, self._batch_size, self._part_size):
             read = self._reader.read(indices[start : start + self._part_size], TrainingDraw(self._seed, step))
             bad += read.bad
@@ -75,11 +76,13 @@ class StepStream:
             sampler=range(first_step, len(self._dataset)),
             num_workers=self._workers,
             worker_init_fn=_leave_signals_to_parent,
+            generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's own state
             prefetch_factor=4 if self._workers else None,
         )
         yield from loader
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent finishes its step and ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and a scheduler's SIGTERM reach the whole group; the parent finishes its step and ends the workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -75,6 +75,16 @@ class ContentEmbedding(nn.Module):
         embedded: Tensor = self.projection(values)
         return embedded
 
+    @torch.no_grad()
+    def scale_to(self, std: float) -> None:
+        """Draw the weights anew so that inputs of unit variance give outputs of spread ``std``.
+
+        With one weight spread for all modalities a joint's content would start at a tenth of a
+        tubelet's, for want of inputs, and drown in its position embedding.
+        """
+        n_inputs = self.projection.in_features if isinstance(self.projection, nn.Linear) else 1
+        nn.init.trunc_normal_(self.projection.weight, std=std / n_inputs**0.5, a=-2 * std, b=2 * std)
+
 
 class TokenEmbedding(nn.Module):
     """Embed packed tokens of any subset of the modalities into ``[B, V, D]``."""
@@ -87,6 +97,12 @@ class TokenEmbedding(nn.Module):
             {name: ContentEmbedding(spec, config.width, config.bias, tokens.patch_size) for name, spec in specs.items()}
         )
         self.position = PositionEmbeddings(tokens, config.width, config)
+
+    def scale_content_to(self, std: float) -> None:
+        """Let the content of every modality start with the same spread."""
+        for content in self.content.values():
+            assert isinstance(content, ContentEmbedding)
+            content.scale_to(std)
 
     def forward(self, packed: PackedTokens) -> Tensor:
         parts = {name: self.content[name](tokens.values) for name, tokens in packed.tokens.items()}

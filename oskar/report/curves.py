@@ -38,20 +38,27 @@ _NORMS = _Measure(
 _RATE = _Measure("Learning rate", "As scheduled.", "lr")
 _HEALTH = (
     _Measure(
+        "Response of targets",
+        "How far targets move, as a share of their size, when clips exchange contents. "
+        "At 0 they do not depend on contents; the verdict rests on this.",
+        "response_target",
+    ),
+    _Measure("Response of predictions", "The same for what is predicted.", "response_prediction"),
+    _Measure(
         "Spread of targets",
-        "Standard deviation across clips at the same position. Going to 0 is collapse.",
+        "Standard deviation across clips at the same position. At 0 all clips are alike.",
         "spread_target",
     ),
     _Measure("Spread of predictions", "The same for what is predicted.", "spread_prediction"),
     _Measure(
         "Cosine of targets",
-        "Mean cosine between two clips at the same position. Staying at 1 is collapse.",
+        "Mean cosine between two clips at the same position. At 1 all clips are alike.",
         "cosine_target",
     ),
     _Measure("Cosine of predictions", "The same for what is predicted.", "cosine_prediction"),
     _Measure(
         "Rank of targets",
-        "Effective number of directions in which clips differ. Going to 1 is collapse.",
+        "Effective number of directions in which clips differ. Never below 1.",
         "rank_target",
     ),
     _Measure("Rank of predictions", "The same for what is predicted.", "rank_prediction"),

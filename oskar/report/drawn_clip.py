@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import PathPatch
+from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from torch import Tensor
 
@@ -29,6 +29,7 @@ N_CANDIDATES = 16
 MAX_PICTURES = 8
 _SIDE_POINTS = 160
 _PAPER = 236  # what dropped pixels fade to
+_NO_PIXELS = "#ececec"  # the same, behind the joints of a recipe without video
 _OUTLINE = "#d55e00"
 _DOT = "#1f78b4"
 
@@ -198,7 +199,9 @@ class _Picture:
     def draw(self, axes: Axes) -> None:
         axes.set_xlim(0.0, 1.0)
         axes.set_ylim(1.0, 0.0)
-        if self.image is not None and self.cells is not None:
+        if self.image is None or self.cells is None:
+            axes.add_patch(Rectangle((0.0, 0.0), 1.0, 1.0, facecolor=_NO_PIXELS))
+        else:
             axes.imshow(
                 _faded(self.image, self.cells), extent=(0.0, 1.0, 1.0, 0.0), interpolation="none", aspect="auto"
             )

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 INK = "#1f2a37"  # becomes the colour of the page's text, light or dark
 MAX_POINTS = 300
 _PANEL_POINTS = (380, 232)  # width, height; at 343 CSS pixels, a phone's column, the text is 10 pixels high
+_PANEL_AXES = (0.125, 0.17, 0.865, 0.715)  # left, bottom, width, height: room for labels of six digits and a legend
 _N_MARKERS = 7
 
 
@@ -54,8 +54,8 @@ def line_panel(series: Sequence[Series], name: str, *, is_log: bool = False, low
     below ``lowest`` lie under the axis.
     """
     with _style():
-        figure = _figure(*_PANEL_POINTS, "constrained")
-        axes = figure.add_subplot()
+        figure = _figure(*_PANEL_POINTS)
+        axes = figure.add_axes(_PANEL_AXES)
         for i, line in enumerate(series):
             _draw_line(axes, thin_out(line), i)
         if is_log:
@@ -75,7 +75,7 @@ def line_panel(series: Sequence[Series], name: str, *, is_log: bool = False, low
         axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
         if len(series) > 1:
             axes.legend(
-                loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, frameon=False, borderpad=0.2,
+                loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, frameon=False, borderpad=0.2,
                 handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
             )  # fmt: skip
         return to_svg(figure, name)
@@ -97,7 +97,7 @@ def thin_out(line: Series) -> Series:
 def picture_figure(width: int, height: int, name: str, draw: Callable[[Axes], None]) -> str:
     """A figure without axes lines, ``width`` x ``height`` points, filled by ``draw``."""
     with _style():
-        figure = _figure(width, height, None)
+        figure = _figure(width, height)
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
         draw(axes)
@@ -138,8 +138,8 @@ def _draw_line(axes: Axes, line: Series, place: int) -> None:
     )
 
 
-def _figure(width: float, height: float, layout: Literal["constrained"] | None) -> Figure:
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout=layout)
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     figure.patch.set_alpha(0.0)
     return figure
 

@@ -20,6 +20,7 @@ from oskar.train.sealed import write_text_atomic
 
 REPORT = "report.html"
 _WORDS_FILE = "words.json"
+_NOTHING_FOUND = "Nothing was found against it: see the health curves below."
 _SIGNS = {"healthy": "✓", "suspect": "!", "collapsed": "✕"}
 
 
@@ -92,7 +93,7 @@ def _verdict(summary: Mapping[str, Any] | None, last_step: int, n_steps: int) ->
     if summary is None:
         reason = (
             f"There is no summary.json: the run was interrupted, or is still going. "
-            f"Its last record is of step {last_step:,} of {n_steps:,}. `--resume` goes on with it."
+            f"Its last record is of step {last_step:,} of {n_steps:,}. --resume goes on with it."
         )
         return Verdict("not finished", "…", (), (reason,))
     health = summary.get("health")
@@ -100,7 +101,8 @@ def _verdict(summary: Mapping[str, Any] | None, last_step: int, n_steps: int) ->
         return Verdict("unknown", "?", (), ("summary.json holds no verdict.",))
     word, by_modality = health["verdict"], health.get("by_modality")
     parts = [(name, _modality_verdict(v)) for name, v in by_modality.items()] if isinstance(by_modality, dict) else []
-    return Verdict(word, _SIGNS.get(word, "?"), tuple(parts), tuple(map(str, health.get("reasons") or ())))
+    reasons = tuple(map(str, health.get("reasons") or ())) or (_NOTHING_FOUND,)
+    return Verdict(word, _SIGNS.get(word, "?"), tuple(parts), reasons)
 
 
 def _modality_verdict(value: object) -> str:

@@ -52,17 +52,15 @@ class LatentTarget(Target):
 
 
 class PositionCentring(nn.Module):
-    """Takes from each target what its position alone tells, and brings the rest to unit spread.
+    """Takes from each target what its position alone tells, and layer-normalises the rest.
 
     Latents carry their position, which any predictor knows: a network can lower the loss by making
-    positions loud and content faint. The mean at each position and one spread per modality are
-    running averages over training steps; they are saved with the run.
+    positions loud and content faint. The mean at each position is a running average over training
+    steps, saved with the run; normalising the rest leaves nothing to gain by shrinking it.
     """
 
-    means: Tensor
+    sums: Tensor
     counts: Tensor
-    squares: Tensor
-    totals: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -70,33 +68,26 @@ class PositionCentring(nn.Module):
         self.specs = modality_specs(config.tokens)
         n_positions = [spec.n_positions for spec in self.specs.values()]
         self.first_row = {name: sum(n_positions[:m]) for m, name in enumerate(self.specs)}
-        self.register_buffer("means", torch.zeros(sum(n_positions), config.model.width))  # decayed sums
+        self.register_buffer("sums", torch.zeros(sum(n_positions), config.model.width))
         self.register_buffer("counts", torch.zeros(sum(n_positions), 1))
-        self.register_buffer("squares", torch.zeros(len(n_positions)))
-        self.register_buffer("totals", torch.zeros(len(n_positions)))
 
     @torch.no_grad()
-    def forward(self, targets: Tensor, packed: PackedTokens, *, is_recording: bool) -> Tensor:
-        """Centred targets ``[B, K, D]``; statistics move only while gradients are recorded."""
-        is_training = self.training and is_recording
-        flat = targets.flatten(0, 1)
+    def forward(self, latents: Tensor, packed: PackedTokens, *, is_recording: bool) -> Tensor:
+        """Centred latents ``[B, K, D]``; the means move only where ``is_recording``."""
+        flat = latents.flatten(0, 1)
         centred = torch.zeros_like(flat)
-        if is_training:
-            self.means *= self.decay
+        rows = {
+            name: self.first_row[name] + tokens.token_idx % self.specs[name].n_positions
+            for name, tokens in packed.tokens.items()
+        }
+        if is_recording and self.training:
+            self.sums *= self.decay
             self.counts *= self.decay
-        for m, name in enumerate(self.specs):
-            if name not in packed.tokens:
-                continue
-            tokens = packed.tokens[name]
-            values = flat[tokens.slots]
-            rows = self.first_row[name] + tokens.token_idx % self.specs[name].n_positions
-            if is_training:
-                self.means.index_add_(0, rows, values)
-                self.counts.index_add_(0, rows, torch.ones_like(values[:, :1]))
-            rest = values - self.means[rows] / self.counts[rows].clamp_min(1e-6)
-            if is_training:
-                self.squares[m] = self.decay * self.squares[m] + rest.square().mean(1).sum()
-                self.totals[m] = self.decay * self.totals[m] + len(rest)
-            spread = (self.squares[m] / self.totals[m].clamp_min(1e-6)).sqrt().clamp_min(1e-6)
-            centred[tokens.slots] = rest / spread
-        return centred.view_as(targets)
+            for name, tokens in packed.tokens.items():
+                self.sums.index_add_(0, rows[name], flat[tokens.slots])
+                self.counts.index_add_(0, rows[name], self.counts.new_ones(len(tokens.slots), 1))
+        for name, tokens in packed.tokens.items():
+            mean = self.sums[rows[name]] / self.counts[rows[name]].clamp_min(1e-6)
+            rest = flat[tokens.slots] - mean
+            centred[tokens.slots] = F.layer_norm(rest, rest.shape[-1:])
+        return centred.view_as(latents)

@@ -62,33 +62,73 @@ def encode_all(
 ) -> list[Features]:
     """Features of all labelled clips of a reader by every encoder; each clip is read once.
 
-    A clip that cannot be read is listed in ``bad``. Windows of one clip are encoded alone and their
-    tokens put one after the other, as the V-JEPA probe does.
+    A clip of which a window cannot be read, or that has no usable token, is listed in ``bad``.
+    Windows of one clip are encoded alone and their tokens put one after the other, as the V-JEPA
+    probe does.
     """
     indices = [i for i in range(len(reader)) if reader.label(i) >= 0]
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in encoders]
-    labels: list[Tensor] = []
+    labels: list[int] = []
     clip_ids: list[str] = []
     bad: list[tuple[str, str]] = []
     encoders = [encoder.to(device) for encoder in encoders]
     with Progress(len(indices), unit="clips") as progress:
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
-            reads = [reader.read(chosen, EvaluationWindow(k, n_windows)) for k in range(n_windows)]
-            bad += reads[0].bad
-            unread = {name for name, _ in reads[0].bad}
-            clip_ids += [reader.clip_id(i) for i in chosen if reader.clip_id(i) not in unread]
+            windows, ids, unread = _read_windows(reader, chosen, config, modality, n_windows)
+            label_of = {reader.clip_id(i): reader.label(i) for i in chosen}
+            bad += unread
+            clip_ids += ids
+            labels += [label_of[name] for name in ids]
             progress.advance(0.0, len(chosen))
-            if reads[0].clips is None:
+            if not ids:
                 continue
-            labels.append(reads[0].clips.labels)
-            packed = [tokens_of(r.clips, config, modality).to(device) for r in reads if r.clips is not None]
+            is_valid = torch.cat([window.packed.is_valid[window.rows] for window in windows], 1)
             for encoder, parts in zip(encoders, kept, strict=True):
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision.is_autocast):
-                    latents = [encoder(p, config.model.target_attention).bfloat16().cpu() for p in packed]
-                parts.append((torch.cat(latents, 1), torch.cat([p.is_valid.cpu() for p in packed], 1)))
-    all_labels = torch.cat(labels) if labels else torch.empty(0, dtype=torch.int64)
-    return [Features(*_stack(parts), all_labels, tuple(clip_ids), tuple(bad)) for parts in kept]
+                    latents = [
+                        encoder(w.packed.to(device), config.model.target_attention).bfloat16().cpu()[w.rows]
+                        for w in windows
+                    ]
+                parts.append((torch.cat(latents, 1), is_valid))
+    return [Features(*_stack(parts), torch.tensor(labels), tuple(clip_ids), tuple(bad)) for parts in kept]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """One window of several clips: its tokens, and the rows of the clips that every window has."""
+
+    packed: PackedTokens
+    rows: Tensor
+
+
+def _read_windows(
+    reader: ClipReader, chosen: list[int], config: Config, modality: Modality, n_windows: int
+) -> tuple[list[_Window], list[str], list[tuple[str, str]]]:
+    """The windows with a usable token, the ids of the clips that can be used, and the others with a reason."""
+    read: list[tuple[PackedTokens, list[str]]] = []
+    unread: dict[str, str] = {}
+    usable: set[str] = set()
+    for number in range(n_windows):
+        clips = reader.read(chosen, EvaluationWindow(number, n_windows))
+        failed = dict(clips.bad)
+        unread |= failed
+        if clips.clips is None or not _has(clips.clips, modality):
+            continue
+        ids = [reader.clip_id(i) for i in chosen if reader.clip_id(i) not in failed]
+        packed = tokens_of(clips.clips, config, modality)
+        usable |= {name for name, is_any in zip(ids, packed.is_valid.any(1).tolist(), strict=True) if is_any}
+        read.append((packed, ids))
+    for i in chosen:
+        if reader.clip_id(i) not in usable:
+            unread.setdefault(reader.clip_id(i), f"no usable token of {modality}")
+    kept = [reader.clip_id(i) for i in chosen if reader.clip_id(i) not in unread]
+    windows = [_Window(packed, torch.tensor([ids.index(name) for name in kept])) for packed, ids in read if kept]
+    return windows, kept, list(unread.items())
+
+
+def _has(clips: ClipBatch, modality: Modality) -> bool:
+    return {"video": clips.frames, "skeleton": clips.joints, "text": clips.word_ids}[modality] is not None
 
 
 def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,8 @@ class AttentiveProbe(nn.Module):
         self.to_key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width) if out_projection else nn.Identity()
         self.norm_query = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        narrowing = nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), narrowing)
         self.classifier = nn.Linear(width, n_classes)
         nn.init.trunc_normal_(self.query, std=0.02)
         for layer in self.modules():
@@ -38,7 +39,7 @@ class AttentiveProbe(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.mlp[2].weight /= math.sqrt(2.0)
+            narrowing.weight /= math.sqrt(2.0)
 
     def forward(self, tokens: Tensor, is_valid: Tensor) -> Tensor:
         """Scores ``[B, classes]`` from tokens ``[B, L, D]``, of which ``is_valid`` ``[B, L]`` exist."""
@@ -113,7 +114,7 @@ class Standardised:
 
 def standardise(train: Features, test: Features) -> Standardised:
     pooled = train.pooled()
-    mean, std = pooled.mean(0), pooled.std(0).clamp_min(1e-6)
+    mean, std = pooled.mean(0), pooled.std(0, correction=0).clamp_min(1e-6)
     return Standardised((pooled - mean) / std, (test.pooled() - mean) / std)
 
 

@@ -1,7 +1,7 @@
 """Action recognition from video or skeletons by heads on frozen features, beside their controls."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,15 +9,16 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from oskar.config import TrainConfig
+from oskar.config import Config, TrainConfig
 from oskar.data.open import OpenedData, open_split
 from oskar.data.reader import ClipReader
 from oskar.errors import InputError
 from oskar.metrics.classification import accuracy_percent, chance_percent, is_top_k
 from oskar.modalities import Modality
+from oskar.settings import require
 from oskar.tasks.features import Features, encode_all
 from oskar.tasks.probes import FeatureStream, Probes, nearest_neighbours, standardise
-from oskar.tasks.transfer import Transfer, load_transfer, random_encoder
+from oskar.tasks.transfer import Transfer, load_transfer, random_encoder, require_modality
 from oskar.train.device import choose_device
 from oskar.train.loop import Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
@@ -44,6 +45,10 @@ class ProbeConfig:
     split: str = "test"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "lr", "n_neighbours", "n_windows"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
 
     def train_config(self) -> TrainConfig:
         """The loop's settings: cosine to 0 without warm-up."""
@@ -82,8 +87,11 @@ def evaluate_recognition(
     """
     transfer = load_transfer(run)
     prepare_run_folder(out, resume=False)
-    train = open_split(data, transfer.config, transfer.words, transfer.config.data.split)
-    test = open_split(data, transfer.config, transfer.words, config.split)
+    require_modality(transfer.config, modality)
+    read_config = _what_is_read(transfer.config, modality)
+    train, test = (
+        open_split(data, read_config, None, split, modality) for split in (read_config.data.split, config.split)
+    )
     if not test.reader.classes:
         raise InputError(f"data {', '.join(data)} has no classes of its own", fix="evaluate on one labelled data set")
     device = choose_device(config.device)
@@ -106,6 +114,13 @@ def evaluate_recognition(
     _write_predictions(out / "predictions.csv", features[1][0], scored, test.reader)
     write_json_atomic(out / "summary.json", summary)
     return summary
+
+
+def _what_is_read(config: Config, modality: Modality) -> Config:
+    """Only files that the modality needs can spoil a clip; joints of clips with a video lie on its frame."""
+    names: tuple[Modality, ...] = ("video",) if modality == "video" else ("video", modality)
+    kept = tuple(name for name in names if name in config.tokens.modalities)
+    return replace(config, tokens=replace(config.tokens, modalities=kept))
 
 
 def _require_labels(train: Features, test: Features, data: list[str]) -> None:
@@ -139,7 +154,7 @@ def _score(
     with torch.no_grad():
         parts = [
             probes.scores(on_test.batch(chosen).to(device))
-            for chosen in torch.arange(len(test)).split(config.batch_size)
+            for chosen in torch.split(torch.arange(len(test)), config.batch_size)
         ]
     by_head = {head: torch.cat([part[head].cpu() for part in parts]) for head in parts[0]}
     by_head["knn"] = nearest_neighbours(pooled.train, train.labels, pooled.test, n_classes, config.n_neighbours)
@@ -154,7 +169,8 @@ def _summary(
     modality: Modality,
     config: ProbeConfig,
 ) -> dict[str, Any]:
-    n_expected = sum(test.reader.label(i) >= 0 for i in range(len(test.reader)))
+    expected = [label for i in range(len(test.reader)) if (label := test.reader.label(i)) >= 0]
+    n_expected = len(expected)
     accuracies = {
         name: {
             f"{head}_top{k}": accuracy_percent(is_top_k(scores, features.labels, k), n_expected)
@@ -173,9 +189,10 @@ def _summary(
         "n_expected": n_expected,
         "n_found": n_expected,
         "n_evaluated": len(features),
+        "n_left_out": test.n_left_out,
         "bad_clips": dict(features.bad),
         "metrics": accuracies["pretrained"],
-        "controls": {"chance": chance_percent(features.labels), "random_weights": accuracies["random"]},
+        "controls": {"chance": chance_percent(torch.tensor(expected)), "random_weights": accuracies["random"]},
         "recipe": transfer.config.recipe,
         "seed": config.seed,
         "n_windows": config.n_windows,
@@ -188,12 +205,13 @@ def _write_predictions(path: Path, features: Features, scored: dict[str, Scored]
     columns = {f"{name}_{head}": s.argmax(1) for name, part in scored.items() for head, s in part.by_head.items()}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["clip_id", "label", *columns])
+        writer.writerow(["clip_id", "label", *columns, "not_read"])
         for i, clip_id in enumerate(features.clip_ids):
             row = [reader.classes[int(column[i])] for column in columns.values()]
-            writer.writerow([clip_id, reader.classes[int(features.labels[i])], *row])
+            writer.writerow([clip_id, reader.classes[int(features.labels[i])], *row, ""])
+        label_of = {reader.clip_id(i): reader.label(i) for i in range(len(reader))}
         for clip_id, reason in features.bad:
-            writer.writerow([clip_id, f"not read: {reason}"])
+            writer.writerow([clip_id, reader.classes[label_of[clip_id]], *[""] * len(columns), reason])
 
 
 __all__ = ["HEADS", "ProbeConfig", "evaluate_recognition"]

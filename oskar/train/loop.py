@@ -75,6 +75,7 @@ class Progressed:
     samples_seen: int = 0
     tokens_seen: int = 0
     skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     seconds: float = 0.0
     wait_seconds: float = 0.0
     bad: dict[str, str] = field(default_factory=dict)
@@ -109,7 +110,6 @@ class Trainer:
         self.optimizer = build_optimizer(module, config)
         self.done = Progressed()
         self.metrics = MetricsFile(run)
-        self._skipped_in_a_row = 0
         self._stop_signal: int | None = None
 
     def resume(self) -> None:
@@ -161,8 +161,10 @@ class Trainer:
         step = self.done.step
         lr, weight_decay = lr_at(step, self.config), weight_decay_at(step, self.config)
         set_rates(self.optimizer, lr, weight_decay)
-        parts = [part.to(self.device) for part in loaded.parts if len(part) > 0]
-        values = self._backward(parts)
+        weighed = [(part.weight, part) for part in loaded.parts]
+        weights = [weight for weight, _ in weighed if weight > 0]  # a part without targets has no mean loss
+        parts = [part.to(self.device) for weight, part in weighed if weight > 0]
+        values = self._backward(parts, weights)
         norms = self._clip()
         is_finite = all(math.isfinite(v) for v in [values.get("loss", math.nan), *norms.values()])
         if is_finite:
@@ -174,15 +176,14 @@ class Trainer:
         self.done.step = step + 1
         self.done.samples_seen += sum(len(part) for part in parts)
         self.done.tokens_seen += sum(getattr(part, "n_tokens", 0) for part in parts)
-        if self.done.step % self.config.log_every_steps == 0 or self.done.step == self.config.steps:
+        if self.done.step % self.config.log_every_steps == 0 or self.done.step in (1, self.config.steps):
             self._log(parts, values, norms, lr)
 
-    def _backward(self, parts: Sequence[TrainBatch]) -> dict[str, float]:
+    def _backward(self, parts: Sequence[TrainBatch], weights: Sequence[float]) -> dict[str, float]:
         """Gradients of the batch's mean loss, whatever the number of parts; the values to log."""
-        total = sum(part.weight for part in parts)
         outputs: list[tuple[float, dict[str, Tensor]]] = []
-        for part in parts:
-            share = part.weight / total
+        for part, weight in zip(parts, weights, strict=True):
+            share = weight / sum(weights)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision.is_autocast):
                 output = self.module(part)
             (output["loss"] * share).backward()
@@ -197,22 +198,28 @@ class Trainer:
         return dict(zip((f"grad_norm_{name}" for name in groups), torch.stack(norms).tolist(), strict=True))
 
     def _count_skipped(self, is_finite: bool, step: int, values: dict[str, float], norms: dict[str, float]) -> None:
-        """A step that is not finite is not applied; too many in a row end the run."""
-        self._skipped_in_a_row = 0 if is_finite else self._skipped_in_a_row + 1
+        """A step that is not finite, or has nothing to learn from, is not applied; too many in a row end the run."""
+        self.done.skipped_in_a_row = 0 if is_finite else self.done.skipped_in_a_row + 1
         self.done.skipped_steps += not is_finite
-        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            self.done.step = step + 1
-            self._log([], values, norms, math.nan)
+        if self.done.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+            return
+        self.done.step = step + 1
+        self._log([], values, norms, math.nan)
+        if "loss" not in values:
             raise StoppedRunError(
-                f"step {step}: loss {values.get('loss')} or a gradient was not finite {MAX_SKIPPED_IN_A_ROW} times in a row",
-                fix="lower train.lr, or set train.precision=float32",
+                f"step {step}: {MAX_SKIPPED_IN_A_ROW} batches in a row had no clip that could be read and has targets",
+                fix="use clips with more tokens, or a larger train.batch_size",
             )
+        raise StoppedRunError(
+            f"step {step}: loss {values['loss']} or a gradient was not finite {MAX_SKIPPED_IN_A_ROW} times in a row",
+            fix="lower train.lr, or set train.precision=float32",
+        )
 
     def _count_bad(self, loaded: LoadedStep) -> None:
         """Clips that could not be read are counted; above the error budget the run stops."""
         self.done.bad.update(loaded.bad)
         n_bad = len(self.done.bad)
-        if n_bad > self.bad_budget or not any(len(part) for part in loaded.parts):
+        if n_bad > self.bad_budget:
             listed = "; ".join(f"{name}: {reason}" for name, reason in list(self.done.bad.items())[:5])
             raise StoppedRunError(
                 f"{n_bad} clips could not be read, {self.bad_budget} are allowed ({listed})",
@@ -220,7 +227,8 @@ class Trainer:
             )
 
     def _log(self, parts: Sequence[Any], values: dict[str, float], norms: dict[str, float], lr: float) -> None:
-        record: dict[str, float] = {**values, **norms, "lr": lr, "n_skipped_steps": self.done.skipped_steps}
+        skipped = {"n_skipped_steps": self.done.skipped_steps}
+        record: dict[str, float] = {"loss": math.nan, **values, **norms, "lr": lr, **skipped}
         if self.observe is not None and parts:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision.is_autocast):
                 record |= self.observe(parts[0])

@@ -16,7 +16,8 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Fused AdamW over the trainable parameters; rates and decay are set at every step."""
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (decayed if decays(name, parameter) else kept).append(parameter)

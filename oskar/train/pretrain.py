@@ -1,7 +1,6 @@
 """A pretraining run from a configuration and data to a run folder."""
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -20,21 +19,22 @@ from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import save_encoder
 from oskar.train.device import choose_device
-from oskar.train.health import Verdict, judge, measure
+from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
 from oskar.train.record import environment, prepare_run_folder, read_metrics, write_json_atomic
 from oskar.train.sealed import write_text_atomic
 
 WORDS_FILE = "words.json"
+ENVIRONMENT_FILE = "environment.json"
 
 
 def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = False) -> dict[str, Any]:
-    """Train a recipe on data into the run folder ``out``; returns ``summary.json``.
+    """Train a recipe on data into the run folder ``out``; returns ``summary.json``, with its health.
 
     Raises:
-        InputError: wrong data, configuration or folder.
-        StoppedRunError: the run cannot go on, or its health is "collapsed".
+        InputError: wrong data, configuration or folder; another configuration or other data than the run resumed.
+        StoppedRunError: the run cannot go on.
         InterruptedRunError: after a signal, with everything saved.
     """
     prepare_run_folder(out, resume)
@@ -42,10 +42,13 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         config = _same_run(config, Config.load(out / "config.json"), out)
     device = choose_device(config.train.device)
     words_path = out / WORDS_FILE
-    words = load_words(words_path, vocabulary_size=config.tokens.vocabulary_size) if words_path.exists() else None
+    has_words = resume and words_path.exists()  # without resume they are left from a start that was cut short
+    words = load_words(words_path, vocabulary_size=config.tokens.vocabulary_size) if has_words else None
     opened = open_training(data, config, words)
-    precision = _precision(config, device, out)
-    if not resume:
+    if resume:
+        precision = _stored_start(opened, out)
+    else:
+        precision = choose_precision(config.train.precision, device)
         _write_start(config, opened, out, device, precision)
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
@@ -57,13 +60,12 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         precision=precision,
         device=device,
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
-        observe=partial(_observe, module),
+        observe=partial(observe, module),
     )
     trainer.resume()
-    started = time.time()
     done = trainer.fit()
     save_transfer(module, config, opened.words, out / "encoder")
-    summary = _summary(config, opened, done, judge(read_metrics(out)), time.time() - started)
+    summary = _summary(config, opened, done, judge(read_metrics(out)))
     write_json_atomic(out / "summary.json", summary)
     return summary
 
@@ -92,10 +94,6 @@ def _build(config: Config, clips: Any, step: int) -> Batch:
     return build_batch(clips, config, step)
 
 
-def _observe(module: MaskedPrediction, batch: Batch) -> dict[str, float]:
-    return measure(module.compare(batch), module.modalities)
-
-
 def _same_run(config: Config, saved: Config, out: Path) -> Config:
     """The saved configuration, if the one asked for agrees with it."""
     asked, stored = asdict(config), asdict(saved)
@@ -112,12 +110,21 @@ def _same_run(config: Config, saved: Config, out: Path) -> Config:
     return saved
 
 
-def _precision(config: Config, device: torch.device, out: Path) -> PrecisionChoice:
-    """The stored choice of a run that is resumed, else a new one: a timing is never twice the same."""
-    path = out / "environment.json"
-    if path.exists():
-        return PrecisionChoice.from_json(json.loads(path.read_text())["precision"], str(path))
-    return choose_precision(config.train.precision, device)
+def _stored_start(opened: OpenedData, out: Path) -> PrecisionChoice:
+    """The precision a run was started with, since a timing is never twice the same; refuses other data."""
+    path = out / ENVIRONMENT_FILE
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        names, sha256 = stored["data"]["names"], stored["data"]["sha256"]
+        precision = stored["precision"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--resume: {path} cannot be read ({error!r})", fix="start the run anew") from error
+    if sha256 != opened.sha256:
+        raise InputError(
+            f"--resume: --data {', '.join(opened.names)}, but {out} was started with other data ({', '.join(names)})",
+            fix="name the same data, in the same order, or start another run in another --out",
+        )
+    return PrecisionChoice.from_json(precision, str(path))
 
 
 def _write_start(
@@ -125,13 +132,12 @@ def _write_start(
 ) -> None:
     if opened.words is not None:
         opened.words.save(out / WORDS_FILE)
-    write_json_atomic(out / "environment.json", environment(device, precision))
+    data = {"names": list(opened.names), "sha256": opened.sha256}
+    write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data})
     write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
 
 
-def _summary(
-    config: Config, opened: OpenedData, done: Progressed, verdict: Verdict, wall_seconds: float
-) -> dict[str, Any]:
+def _summary(config: Config, opened: OpenedData, done: Progressed, verdict: Verdict) -> dict[str, Any]:
     return {
         "recipe": config.recipe,
         "steps": done.step,
