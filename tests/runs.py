@@ -30,11 +30,13 @@ TINY = (
 def shrunk(name: str) -> Config:
     """A recipe at the size of a toy, with all that makes it itself."""
     config = recipe(name)
-    budgets = {} if config.masking.style == "blocks" else {"n_visible": 24, "n_target": 24}
+    masking = config.masking
+    if masking.style != "blocks":
+        masking = replace(masking, n_visible=24, n_target=24)
     return replace(
         config,
         tokens=replace(config.tokens, resolution=32, patch_size=8, n_people=2, n_words=16, vocabulary_size=64),
-        masking=replace(config.masking, **budgets),
+        masking=masking,
         model=replace(config.model, width=32, n_blocks=2, n_heads=4),
         predictor=replace(config.predictor, width=32, n_layers=2, n_heads=4),
         train=replace(config.train, steps=20, batch_size=4, precision="float32", lr=1e-3, lr_scaling="none"),
@@ -47,12 +49,12 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "gbrp"
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
         stream.codec_context.thread_count = 1
         for i, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts = i
-            container.mux(stream.encode(frame.reformat(format="gbrp")))
+            container.mux(stream.encode(frame.reformat(format="bgr0")))
         container.mux(stream.encode(None))
     return path
 

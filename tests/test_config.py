@@ -225,7 +225,7 @@ def test_settings_are_frozen_and_named() -> None:
     with pytest.raises(FrozenInstanceError):
         config.train.steps = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
-        TrainConfig(100)  # type: ignore[misc]
+        TrainConfig(100)  # type: ignore[call-arg]
     for section in fields(Config)[1:]:
         values = getattr(config, section.name)
         with pytest.raises((FrozenInstanceError, TypeError)):

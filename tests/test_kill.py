@@ -50,7 +50,7 @@ def finish(run: Path, *words: str) -> int:
 
 def kill_until_done(run: Path, words: list[str], number: int, next_stop: Callable[[int], int]) -> list[int]:
     """Signal the run whenever it has written ``next_stop(lines so far)`` lines, and resume it until it ends."""
-    codes = []
+    codes: list[int] = []
     resume: list[str] = []
     for _ in range(40):
         child = forked_command(run.with_suffix(".log"), *words, *resume)
@@ -137,22 +137,17 @@ def test_programs_killed_at_random_moments_equal_the_whole_one(whole: Path, tmp_
     def program(run: Path, *more: str) -> list[str]:
         return [sys.executable, "-m", "oskar", *pretrain(run, "data.captions=written", *more)]
 
-    seconds = time.monotonic()
     subprocess.run(program(runs["plain"]), check=True, env=environment, capture_output=True)
-    seconds = time.monotonic() - seconds
-    n_killed = 0
-    for _ in range(60):
-        run = runs["killed"]
+    run, codes = runs["killed"], []
+    for n_lines_before in (0, 0, 2, 7, 12, 17):
         more = ["--resume"] if (run / "config.json").exists() else []
-        with subprocess.Popen(program(run, *more), env=environment, stderr=subprocess.PIPE) as process:
-            try:
-                code = process.wait(rng.uniform(0.5, 1.1) * seconds if n_killed < 4 else None)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                n_killed += 1
-                continue
-            assert code == 0, process.stderr.read() if process.stderr else ""
-        break
-    assert n_killed > 0
+        with subprocess.Popen(program(run, *more), env=environment, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and n_lines(run) < n_lines_before:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0.0, 0.05) if n_lines_before else rng.uniform(0.0, 8.0))
+            process.kill()
+        codes.append(process.returncode)
+    assert codes.count(-signal.SIGKILL) >= 3
+    subprocess.run(program(run, "--resume"), check=True, env=environment, capture_output=True)
     require_equal(runs["killed"], runs["plain"])
     assert (runs["killed"] / "metrics.jsonl").read_bytes() != (whole / "metrics.jsonl").read_bytes()  # captions count

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,8 +86,10 @@ def good(step: int) -> LoadedStep:
     return LoadedStep([Numbers([1.0, 2.0, float(step)])])
 
 
-def trainer(module: nn.Module, make: Callable[[int], LoadedStep], run: Path, bad_budget: int = 0, **train: object) -> Trainer:
-    config = replace(PLAIN, **train)  # type: ignore[arg-type]
+def trainer(
+    module: nn.Module, make: Callable[[int], LoadedStep], run: Path, bad_budget: int = 0, **train: Any
+) -> Trainer:
+    config = replace(PLAIN, **train)
     cpu = torch.device("cpu")
     return Trainer(module, Steps(make, config.steps), config, run, precision=FLOAT32, device=cpu, bad_budget=bad_budget)
 
@@ -105,8 +108,10 @@ class Watched(MaskedPrediction):
 
 
 def part_of(clips: ClipBatch, rows: slice) -> ClipBatch:
-    taken = {name: getattr(clips, name) for name in ClipBatch.__dataclass_fields__}
-    return ClipBatch(**{name: None if value is None else value[rows] for name, value in taken.items()})
+    taken: dict[str, Any] = {
+        name: value[rows] for name in ClipBatch.__dataclass_fields__ if (value := getattr(clips, name)) is not None
+    }
+    return replace(clips, **taken)
 
 
 @pytest.mark.parametrize("name", ["oskar-custom", "mae-tiny"])
@@ -221,9 +226,9 @@ def test_ten_in_a_row_stop_the_run_and_nine_do_not(tmp_path: Path) -> None:
 
 def test_a_resumed_run_stops_at_the_same_step(tmp_path: Path) -> None:
     """How many steps in a row were left out is part of what a kill must not lose."""
-    with pytest.raises(StoppedRunError):
-        t = trainer(Line(), lambda _: LoadedStep([Numbers([math.nan])]), tmp_path, checkpoint_every_steps=6)
-        t.fit()
+    first = trainer(Line(), lambda _: LoadedStep([Numbers([math.nan])]), tmp_path, checkpoint_every_steps=6)
+    with pytest.raises(StoppedRunError, match="step 9:"):
+        first.fit()
     again = trainer(Line(), lambda _: LoadedStep([Numbers([math.nan])]), tmp_path, checkpoint_every_steps=6)
     again.resume()
     assert (again.done.step, again.done.skipped_steps) == (6, 6)
@@ -264,13 +269,13 @@ def test_bad_clips_are_counted_once_and_stop_the_run_above_the_budget(tmp_path: 
 
 def test_the_share_of_the_run_and_the_rates_of_every_step(tmp_path: Path) -> None:
     module = Line()
-    config = {"steps": 8, "schedule_stretch": 1.25, "warmup_share": 0.25, "final_weight_decay": 0.4, "log_every_steps": 3}
-    t = trainer(module, good, tmp_path, **config)
+    rates: dict[str, Any] = {"warmup_share": 0.25, "schedule_stretch": 1.25, "final_weight_decay": 0.4}
+    t = trainer(module, good, tmp_path, steps=8, log_every_steps=3, **rates)
     t.fit()
     assert module.shares == pytest.approx([(step + 1) / 10 for step in range(8)])
     logged = records(tmp_path)
-    assert [r["step"] for r in logged] == [3, 6, 8]  # every third step, and the last
-    assert [r["lr"] for r in logged] == [lr_at(step, t.config) for step in (2, 5, 7)]
+    assert [r["step"] for r in logged] == [1, 3, 6, 8]  # the first, every third step, and the last
+    assert [r["lr"] for r in logged] == [lr_at(step, t.config) for step in (0, 2, 5, 7)]
     assert t.optimizer.param_groups[0]["weight_decay"] == weight_decay_at(7, t.config)
     assert {"step", "split", "loss", "grad_norm_line", "lr", "n_skipped_steps"} == set(logged[0])
 
@@ -337,13 +342,11 @@ def test_observations_are_added_to_logged_steps_alone(make_clips: MakeClips, tmp
         seen.append(torch.is_grad_enabled())
         return {"spread": 0.25}
 
-    t = Trainer(
-        MaskedPrediction(config), Steps(lambda _: LoadedStep([batch, batch]), 4), replace(PLAIN, steps=4, log_every_steps=2),
-        tmp_path, precision=FLOAT32, device=torch.device("cpu"), bad_budget=0, observe=observe,
-    )  # fmt: skip
+    t = trainer(MaskedPrediction(config), lambda _: LoadedStep([batch, batch]), tmp_path, steps=4, log_every_steps=2)
+    t.observe = observe
     done = t.fit()
-    assert seen == [False, False]
-    assert [r["spread"] for r in records(tmp_path)] == [0.25, 0.25]
+    assert seen == [False] * 3
+    assert [(r["step"], r["spread"]) for r in records(tmp_path)] == [(1, 0.25), (2, 0.25), (4, 0.25)]
     assert {"loss_video", "loss_skeleton", "loss_text"} <= set(records(tmp_path)[0])
     assert done.samples_seen == 4 * 8
     assert done.tokens_seen == 4 * 2 * batch.n_tokens == 4 * 8 * 48

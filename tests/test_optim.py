@@ -45,7 +45,10 @@ def test_which_weights_of_oskar_small_decay() -> None:
 
 
 def test_heads_and_other_recipes_follow_the_same_rule() -> None:
-    for module in (Probes(16, 4, 3, out_projection=True), *(MaskedPrediction(shrunk(n)) for n in ("mae-tiny", "vjepa-tiny"))):
+    for module in (
+        Probes(16, 4, 3, out_projection=True),
+        *(MaskedPrediction(shrunk(n)) for n in ("mae-tiny", "vjepa-tiny")),
+    ):
         matrices = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
         assert {name for name, p in trainable.items() if decays(name, p)} == matrices & trainable.keys()

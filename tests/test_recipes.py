@@ -62,8 +62,8 @@ def test_budgets_hold(config: Config, make_clips: MakeClips) -> None:
             if config.masking.style == "blocks":  # cut to the clip that has fewest
                 assert len(set(n_visible.tolist())) == len(set(n_target.tolist())) == 1
             else:
-                assert (n_visible == config.masking.n_visible).all()
-                assert (n_target == config.masking.n_target).all()
+                assert set(n_visible.tolist()) == {config.masking.n_visible}
+                assert set(n_target.tolist()) == {config.masking.n_target}
     if config.masking.style == "blocks":
         cut = replace(config, masking=replace(config.masking, n_visible=5, n_target=7))
         for view in plan(make_clips(N_CLIPS, config.tokens), cut):
@@ -199,15 +199,15 @@ def test_the_state_reloads_strictly(config: Config, make_clips: MakeClips) -> No
     assert torch.equal(other(batch)["loss"], model(batch)["loss"])
 
 
+def different_sections(a: Config, b: Config) -> set[str]:
+    return {f.name for f in fields(Config) if getattr(a, f.name) != getattr(b, f.name)}
+
+
 def test_only_what_names_it_differs_between_variants() -> None:
     small, custom = RECIPES["oskar-small"](), RECIPES["oskar-custom"]()
-    assert {f.name for f in fields(Config) if getattr(small, f.name) != getattr(custom, f.name)} == {"recipe", "momentum"}
+    assert different_sections(small, custom) == {"recipe", "momentum"}
     assert (custom.momentum.video, custom.momentum.skeleton, custom.momentum.text) == (0.998, 0.9998, 0.99998)
     tiny, mae = RECIPES["oskar-tiny"](), RECIPES["mae-tiny"]()
-    assert {f.name for f in fields(Config) if getattr(tiny, f.name) != getattr(mae, f.name)} == {
-        "recipe",
-        "target",
-        "momentum",
-    }
+    assert different_sections(tiny, mae) == {"recipe", "target", "momentum"}
     vjepa = RECIPES["vjepa-tiny"]()
     assert (vjepa.train, vjepa.clip) == (tiny.train, tiny.clip)

@@ -88,9 +88,7 @@ def test_vjepas_schedules() -> None:
         assert weight_decay_at(k - 1, config) == pytest.approx(decay, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"), [(1, 0.998 + 0.002 / 112_500), (45_000, 0.9988), (90_000, 0.9996)]
-)
+@pytest.mark.parametrize(("step", "expected"), [(1, 0.998 + 0.002 / 112_500), (45_000, 0.9988), (90_000, 0.9996)])
 def test_vjepas_momentum(step: int, expected: float) -> None:
     """The momentum is what is left of an average of ones after one update by zeros."""
     config = recipe("vjepa-tiny")

@@ -57,7 +57,9 @@ def keep(clips: ClipBatch, step: int) -> ClipBatch:
     return clips
 
 
-def dataset(reader: NumberedReader, *, n_steps: int = 9, batch_size: int = 4, parts: int = 1, seed: int = 0) -> StepDataset:
+def dataset(
+    reader: NumberedReader, *, n_steps: int = 9, batch_size: int = 4, parts: int = 1, seed: int = 0
+) -> StepDataset:
     return StepDataset(reader, keep, n_steps=n_steps, batch_size=batch_size, accumulation=parts, seed=seed)
 
 
@@ -166,4 +168,6 @@ def test_a_stream_is_as_long_as_the_run() -> None:
     assert len(list(stream.batches(0))) == 4
     assert len(list(stream.batches(3))) == 1
     assert list(stream.batches(4)) == []
-    assert [labels_of(s) for s in islice(stream.batches(1), 2)] == [labels_of(dataset(NumberedReader(5))[s]) for s in (1, 2)]
+    assert [labels_of(s) for s in islice(stream.batches(1), 2)] == [
+        labels_of(dataset(NumberedReader(5))[s]) for s in (1, 2)
+    ]

@@ -15,7 +15,7 @@ from oskar.randomness import hash_id
 from oskar.tokens.words import Words
 
 Split = Literal["train", "test"]
-N_LABELLED: dict[Split, int] = {"train": 2400, "test": 1200}  # what a task's head learns on, and is tested on
+N_LABELLED: dict[Split, int] = {"train": 1200, "test": 600}  # what a task's head learns on, and is tested on
 _N_CAPTIONS = 4096  # enough to meet every word of the templates
 
 

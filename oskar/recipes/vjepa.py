@@ -58,7 +58,13 @@ def vjepa_tiny() -> Config:
         recipe="vjepa-tiny",
         tokens=replace(tiny.tokens, modalities=("video",)),
         clip=tiny.clip,
-        model=replace(large.model, width=tiny.model.width, n_blocks=tiny.model.n_blocks, n_heads=tiny.model.n_heads),
+        model=replace(
+            large.model,
+            width=tiny.model.width,
+            n_blocks=tiny.model.n_blocks,
+            n_heads=tiny.model.n_heads,
+            content_std=tiny.model.content_std,
+        ),
         predictor=replace(
             large.predictor,
             width=tiny.predictor.width,

@@ -13,6 +13,7 @@ from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import encoder_sha256, load_encoder, load_module_strict
+from oskar.train.sealed import MANIFEST
 
 WORDS_FILE = "words.json"
 
@@ -39,6 +40,10 @@ def load_transfer(run: Path) -> Transfer:
         InputError: missing, damaged, or not fitting its own configuration; never loads a pickle.
     """
     folder = run / "encoder" if (run / "encoder").is_dir() else run
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{run} holds no encoder", fix="name the folder of a pretraining run that has ended, or its encoder folder"
+        )
     tensors, files = load_encoder(folder)
     config = Config.from_json(files["config.json"], str(folder / "config.json"))
     module = MaskedPrediction(config)
