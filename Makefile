@@ -4,13 +4,13 @@
 #   VENV         where the environment lives
 #   CONSTRAINTS  pip constraints; empty lets pip choose, which on Linux gives the CUDA build of torch.
 #                Use another VENV with it: an environment keeps the torch it has.
-#   TORCH_INDEX  where CPU builds of torch come from; asked once, for torch alone
+#   TORCH_INDEX  PyTorch's index of CPU builds, where pip would otherwise take the CUDA build; asked for torch alone
 #   JOBS         test processes, one thread each
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/cpu.txt
-TORCH_INDEX ?= $(if $(filter constraints/cpu.txt,$(CONSTRAINTS)),)
+TORCH_INDEX ?=
 JOBS ?= 2
 
 BIN := $(VENV)/bin

@@ -84,8 +84,10 @@ class PositionCentring(nn.Module):
             self.sums *= self.decay
             self.counts *= self.decay
             for name, tokens in packed.tokens.items():
-                self.sums.index_add_(0, rows[name], flat[tokens.slots])
-                self.counts.index_add_(0, rows[name], self.counts.new_ones(len(tokens.slots), 1))
+                values = flat[tokens.slots]
+                is_finite = values.isfinite().all(1, keepdim=True)  # a bad step must not stay in the means
+                self.sums.index_add_(0, rows[name], torch.where(is_finite, values, 0.0))
+                self.counts.index_add_(0, rows[name], is_finite.float())
         for name, tokens in packed.tokens.items():
             mean = self.sums[rows[name]] / self.counts[rows[name]].clamp_min(1e-6)
             rest = flat[tokens.slots] - mean

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,8 @@ def _build(config: Config, clips: Any, step: int) -> Batch:
 
 def _same_run(config: Config, saved: Config, out: Path) -> Config:
     """The saved configuration, if the one asked for agrees with it."""
+    # How clips are fetched changes nothing of what they are, and may differ.
+    saved = replace(saved, data=replace(saved.data, workers=config.data.workers, cache_dir=config.data.cache_dir))
     asked, stored = asdict(config), asdict(saved)
     for section, values in asked.items():
         if values != stored[section]:

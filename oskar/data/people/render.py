@@ -24,7 +24,7 @@ _LANES = (40, 20, 0)  # bit positions of red, green and blue in a packed pixel
 _CHANNELS = (255 << 40) | (255 << 20) | 255
 _HALF = (128 << 40) | (128 << 20) | 128
 _NOISE_OFFSETS = 1 << 14
-_BLOCK_FRAMES = 16  # whole frames touched together: they should fit a core's cache
+_BLOCK_FRAMES = 32  # whole frames touched together: they should fit a core's cache
 
 
 def pack_colours(colours: Tensor) -> Tensor:
@@ -78,6 +78,12 @@ def paint_capsules(canvas: Tensor, frames: Tensor, ends: Tensor, radius: Tensor,
     pixels.scatter_(0, index, new.bitwise_right_shift_(8).bitwise_and_(_CHANNELS).view(-1))
 
 
+def _blocks(canvas: Tensor) -> list[slice]:
+    """Frames to touch together: few at a time on a CPU, all at once elsewhere."""
+    size = _BLOCK_FRAMES if canvas.device.type == "cpu" else len(canvas)
+    return [slice(start, start + size) for start in range(0, len(canvas), size)]
+
+
 def _background(world: PeopleWorld, scene: Scene) -> Tensor:
     """A few separable waves and stripes fixed in the world: packed colours ``[B*T, H, W]``.
 
@@ -104,8 +110,7 @@ def _background(world: PeopleWorld, scene: Scene) -> Tensor:
     right = coloured.to(torch.float32).reshape(n_clips * n_frames, _N_WAVES, 3 * world.resolution)
     base = (0.42 + 0.2 * tint[:, 0, :1] + 0.1 * (tint[:, 0] - 0.5)).to(torch.float32).repeat_interleave(n_frames, dim=0)
     canvas = torch.empty(len(left), world.resolution, world.resolution, dtype=torch.int64, device=left.device)
-    for start in range(0, len(left), _BLOCK_FRAMES):
-        rows = slice(start, start + _BLOCK_FRAMES)
+    for rows in _blocks(canvas):
         planes = torch.bmm(left[rows], right[rows]).view(-1, world.resolution, 3, world.resolution)
         planes.add_(base[rows, None, :, None]).clamp_(0.0, 1.0).mul_(255.0).add_(0.5)
         lanes = planes.to(torch.int64)
@@ -210,8 +215,7 @@ def _finish(world: PeopleWorld, scene: Scene, canvas: Tensor) -> Tensor:
     windows = tape.unfold(0, n_values, 1)
     offsets = integers(scene.texture_keys, 2, _NOISE_OFFSETS, (scene.camera.shape[1],)).flatten()
     frames = torch.empty(len(canvas), 3, *canvas.shape[1:], dtype=torch.uint8, device=canvas.device)
-    for start in range(0, len(canvas), _BLOCK_FRAMES):
-        rows = slice(start, start + _BLOCK_FRAMES)
+    for rows in _blocks(canvas):
         noise = windows[offsets[rows]].view(-1, 3, *canvas.shape[1:])
         for channel in range(3):
             values = unpack_channel(canvas[rows], channel).to(torch.float32)
