@@ -26,7 +26,8 @@ EVERYWHERE = sorted(p for folder in ("oskar", "tests", "benchmarks", "examples")
 
 # Imports go from right to left: a module may import its own layer and those before it.
 LAYERS = (
-    *("errors", "settings", "randomness", "config", "recipes", "modalities", "clip", "tokens", "masking", "model", "targets"),
+    *("errors", "settings", "randomness", "config", "recipes", "modalities", "clip"),
+    *("tokens", "masking", "model", "targets"),
     *("pretraining", "data", "metrics", "train", "tasks", "report", "demo", "cli"),
 )
 # A recipe is the caller's choice, so nothing that a recipe configures may know one by name.

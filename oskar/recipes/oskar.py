@@ -57,6 +57,11 @@ def oskar_tiny() -> Config:
 
 
 def oskar_demo() -> Config:
-    """``oskar-tiny`` at the length of a demonstration on the built-in people."""
+    """``oskar-tiny`` with coarser patches, at the length of a demonstration on the built-in people."""
     tiny = oskar_tiny()
-    return replace(tiny, recipe="oskar-demo", train=replace(tiny.train, steps=600))
+    return replace(
+        tiny,
+        recipe="oskar-demo",
+        tokens=replace(tiny.tokens, patch_size=16),
+        train=replace(tiny.train, steps=300, checkpoint_every_steps=100),
+    )

@@ -36,10 +36,15 @@ class Features:
         return len(self.labels)
 
     def pooled(self) -> Tensor:
-        """Mean over the valid tokens, float32 ``[n, D]``."""
-        weights = self.is_valid.float()
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
-        return torch.stack([w @ t.float() for w, t in zip(weights, self.tokens, strict=True)])
+        """Mean and standard deviation over the valid tokens, float32 ``[n, 2 D]``.
+
+        The mean alone says little of a motion: over all tokens of a clip it is close to one pose.
+        """
+        rows = []
+        for tokens, is_valid in zip(self.tokens, self.is_valid, strict=True):
+            valid = tokens[is_valid].float()
+            rows.append(torch.cat([valid.mean(0), valid.std(0, correction=0)]))
+        return torch.stack(rows)
 
 
 def tokens_of(clips: ClipBatch, config: Config, modality: Modality) -> PackedTokens:

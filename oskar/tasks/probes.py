@@ -13,6 +13,10 @@ from oskar.model.layers import NORM_EPS
 from oskar.tasks.features import Features
 
 
+# Standardised features need far larger weights than tokens do: the gain lets one learning rate serve both heads.
+LINEAR_GAIN = 10.0
+
+
 class AttentiveProbe(nn.Module):
     """A learned query reads all tokens of a clip through one cross-attention block, then a linear layer.
 
@@ -80,7 +84,7 @@ class Probes(nn.Module):
     def __init__(self, width: int, n_heads: int, n_classes: int, *, out_projection: bool) -> None:
         super().__init__()
         self.attentive = AttentiveProbe(width, n_heads, n_classes, out_projection=out_projection)
-        self.linear = nn.Linear(width, n_classes)
+        self.linear = nn.Linear(2 * width, n_classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -94,7 +98,7 @@ class Probes(nn.Module):
         """Scores ``[B, classes]`` of each head."""
         return {
             "attentive": self.attentive(batch.tokens.float(), batch.is_valid),
-            "linear": self.linear(batch.pooled),
+            "linear": LINEAR_GAIN * self.linear(batch.pooled),
         }
 
     def after_step(self, share: float) -> None:

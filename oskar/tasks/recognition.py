@@ -35,7 +35,7 @@ class ProbeConfig:
 
     steps: int = 600
     batch_size: int = 64
-    lr: float = 1e-3
+    lr: float = 3e-3
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     out_projection: bool = False

@@ -1,4 +1,20 @@
-"""The synthetic people as clips: frames, joints, boxes, tracks and language, any number, by seed."""
+"""The synthetic people as clips: frames, joints, boxes, tracks and language, any number, by seed.
+
+How hard the default world is, measured on 2026-11-23 on one core of a shared 2-core Xeon; 28
+actions, chance 3.6 %, always tested on clips of the split "test" (subjects never seen in training):
+
+* Frozen random weights: transformer of 4 blocks, width 128, on tubelets of 2 x 16 x 16 or on the
+  joints of every second frame; mean and deviation of its tokens into logistic regression (best of
+  three penalties on the 1400 test clips, so slightly flattering). Two initialisations each.
+  Video 6.4 % and 6.9 % (5600 training clips), skeleton 12.6 % and 14.9 % (2800 clips). With a token
+  per person and frame instead of per joint: 16.7 % (2800 clips, 840 test clips).
+* Supervised, neither converged: video 63.9 % (3-D convolutions of 5 layers, 5600 clips, 3.5 epochs,
+  7 minutes, 840 test clips); skeleton 64.8 % (temporal convolutions on joints centred and scaled per
+  person, 4368 clips, 3 epochs, 5 minutes, 1120 test clips). These are lower limits of what can be
+  reached. A transformer on raw coordinates learns far more slowly: 23.9 % after 18144 clips.
+* Speed, everything included: about 185 clips of 16 x 64 x 64 per second of CPU time on one thread,
+  18 at 224 x 224 (``python benchmarks/people_speed.py``).
+"""
 
 from dataclasses import dataclass
 
