@@ -33,6 +33,7 @@ class TokensConfig:
     min_contrast: float = 0.0  # tubelets whose pixel range is below this share of 255 are unavailable
     n_people: int = 3
     min_confidence: float = 0.3  # A6
+    joint_frame: Literal["clip", "person"] = "clip"  # person: a joint's values are relative to its person
     n_words: int = 256  # A5
     vocabulary_size: int = 30522  # A9
 
@@ -170,8 +171,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "model", "width", "n_blocks", "n_heads", "init_std")
-        value = self.content_std
-        require(value is None or value > 0, "model.content_std", value, "use a positive number, or null")
+        std = self.content_std
+        require(std is None or std > 0, "model.content_std", std, "use a positive number, or null")
         require(
             self.width % self.n_heads == 0,
             "model.width",
@@ -384,9 +385,7 @@ class Config:
                 f"{source}: not JSON ({error})", fix="write it with `oskar pretrain`, or repair it"
             ) from error
         if not isinstance(values, dict):
-            raise InputError(
-                f"{source}: holds {type(values).__name__}, not an object of settings", fix="see oskar/config.py"
-            )
+            raise InputError(f"{source}: holds {type(values).__name__}, not an object", fix="see oskar/config.py")
         return validate(cls, values, source)
 
     @classmethod

@@ -25,7 +25,7 @@ def demo(out: Path, config: Config) -> None:
             ["people"],
             modality,
             out / "evaluations" / f"action-recognition-{modality}-people-seed0",
-            ProbeConfig(),
+            ProbeConfig(steps=300),
         )
         controls = result["controls"]
         for head in ("attentive", "linear", "knn"):

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oskar.tasks.features import Features
-from oskar.tasks.probes import AttentiveProbe, FeatureStream, Probes, nearest_neighbours, standardise
+from oskar.tasks.probes import LINEAR_GAIN, AttentiveProbe, FeatureStream, Probes, nearest_neighbours, standardise
 
 
 def test_pooling_looks_at_valid_tokens_alone() -> None:
     tokens = torch.tensor([[[1.0], [3.0], [1e30]], [[5.0], [1e30], [1e30]]])
     is_valid = torch.tensor([[True, True, False], [True, False, False]])
     features = Features(torch.where(is_valid[..., None], tokens, 7.0), is_valid, torch.zeros(2), ("a", "b"), ())
-    assert features.pooled().tolist() == [[2.0], [5.0]]
+    assert features.pooled().tolist() == [[2.0, 1.0], [5.0, 0.0]]  # mean and standard deviation
 
 
 def test_standardised_features_have_mean_0_and_variance_1() -> None:
@@ -75,11 +75,11 @@ def test_heads_learn_as_if_alone() -> None:
     features = Features(
         torch.randn(6, 4, 8), torch.ones(6, 4, dtype=torch.bool), torch.arange(6) % 3, tuple("abcdef"), ()
     )
-    batch = FeatureStream(features, torch.randn(6, 8), n_steps=1, batch_size=6, seed=0).batch(torch.arange(6))
+    batch = FeatureStream(features, torch.randn(6, 16), n_steps=1, batch_size=6, seed=0).batch(torch.arange(6))
     probes(batch)["loss"].backward()
     together = [p.grad.clone() for p in probes.linear.parameters() if p.grad is not None]
     probes.zero_grad()
-    loss: Tensor = F.cross_entropy(probes.linear(batch.pooled), batch.labels)
+    loss: Tensor = F.cross_entropy(LINEAR_GAIN * probes.linear(batch.pooled), batch.labels)
     torch.autograd.backward(loss)
     alone = [p.grad for p in probes.linear.parameters() if p.grad is not None]
     assert len(together) == len(alone) == 2

@@ -14,6 +14,7 @@ from oskar.errors import InputError
 from oskar.modalities import modality_specs
 from oskar.randomness import hash_id
 from oskar.tokens import SkeletonTokens, TextTokens, TokenSource, VideoTokens, token_sources
+from oskar.tokens.skeleton import in_person_frame
 from oskar.tokens.video import PIXEL_MEAN, PIXEL_STD, normalise_pixels
 
 TOKENS = TokensConfig(n_frames=4, resolution=24, patch_size=6, n_people=2, n_words=7, vocabulary_size=20)
@@ -209,3 +210,14 @@ def test_collating_refuses_clips_of_different_lengths() -> None:
     long, short = (Clip(clip_id=f"clip{n}", frames=torch.zeros(n, 3, 8, 8, dtype=torch.uint8)) for n in (4, 1))
     with pytest.raises(InputError, match="clip1"):
         collate_clips([long, short], n_words=4, n_people=1)
+
+
+def test_joints_relative_to_their_person_by_hand() -> None:
+    """The square around all boxes of a person: here 0.2 wide and 0.4 high, so 0.4 a side, from x 0.1 and y 0.2."""
+    joints = torch.zeros(1, 1, 2, 17, 3)
+    joints[0, 0, :, 3] = torch.tensor([0.3, 0.4, 0.9])
+    boxes = torch.tensor([[[[0.2, 0.2, 0.3, 0.5], [0.25, 0.3, 0.4, 0.6]]]])
+    moved = in_person_frame(joints, boxes)[0, 0, 0, 3]
+    torch.testing.assert_close(moved, torch.tensor([0.5, 0.5, 0.9]))
+    shifted = in_person_frame(joints + torch.tensor([0.1, 0.2, 0.0]), boxes + torch.tensor([0.1, 0.2, 0.1, 0.2]))
+    torch.testing.assert_close(shifted[0, 0, 0, 3], moved)

@@ -12,7 +12,6 @@ from oskar.data.stream import LoadedStep, epoch_order
 from oskar.model.layers import NORM_EPS
 from oskar.tasks.features import Features
 
-
 # Standardised features need far larger weights than tokens do: the gain lets one learning rate serve both heads.
 LINEAR_GAIN = 10.0
 

@@ -18,6 +18,8 @@ class SkeletonTokens:
     ``joints`` ``[B, S, T, J, 3]`` in shares of the crop. A joint is available when its confidence
     reaches ``min_confidence`` and it lies inside the crop. The cell of joint (x, y) in frame t is
     ``(t // tubelet_frames, floor(G y), floor(G x))`` on the video's G x G grid (assumption A17).
+    With ``joint_frame="person"`` the values taken are shares of the square around all boxes of the
+    joint's person in the clip; where that square lies is left to the box embedding.
     """
 
     modality: Modality = "skeleton"
@@ -25,7 +27,8 @@ class SkeletonTokens:
     def __init__(self, joints: Tensor, boxes: Tensor, has_skeleton: Tensor, tokens: TokensConfig) -> None:
         n_clips, _, n_frames, n_joints, _ = joints.shape
         self._per_frame, self._per_person = n_joints, n_frames * n_joints
-        self._joints, self._boxes = joints, boxes
+        self._boxes = boxes
+        self._values = joints if tokens.joint_frame == "clip" else in_person_frame(joints, boxes)
         x, y, confidence = joints.unbind(-1)
         is_inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
         is_valid = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
@@ -37,11 +40,22 @@ class SkeletonTokens:
         self.cells = torch.where(self.is_valid, cells.view(n_clips, -1), -1)
 
     def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
-        return self._joints.flatten(1, 3)[clip_idx, token_idx]
+        return self._values.flatten(1, 3)[clip_idx, token_idx]
 
     def boxes(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
         person, rest = token_idx // self._per_person, token_idx % self._per_person
         return self._boxes[clip_idx, person, rest // self._per_frame]
+
+
+def in_person_frame(joints: Tensor, boxes: Tensor) -> Tensor:
+    """Joints ``[B, S, T, J, 3]`` as shares of the square around each person's boxes ``[B, S, T, 4]`` over time."""
+    has_box = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
+    low = torch.where(has_box, boxes[..., :2], 1.0).amin(2, keepdim=True)
+    high = torch.where(has_box, boxes[..., 2:], 0.0).amax(2, keepdim=True)
+    side = (high - low).amax(-1, keepdim=True).clamp_min(1e-3)
+    corner = (low + high - side) / 2
+    moved = (joints[..., :2] - corner[..., None, :]) / side[..., None, :]
+    return torch.cat([moved, joints[..., 2:]], dim=-1)
 
 
 def normalise_joints(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import save_encoder
-from oskar.train.device import choose_device
+from oskar.train.device import choose_device, cpu_threads
 from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
@@ -63,7 +63,8 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         observe=partial(observe, module),
     )
     trainer.resume()
-    done = trainer.fit()
+    with cpu_threads(config.data.workers):
+        done = trainer.fit()
     save_transfer(module, config, opened.words, out / "encoder")
     summary = _summary(config, opened, done, judge(read_metrics(out)))
     write_json_atomic(out / "summary.json", summary)
