@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--profile", action="store_true", help="print where the first variant's time goes")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, {platform.processor() or platform.machine()}")
@@ -131,6 +132,18 @@ def main() -> None:
             f"{100 * flops / seconds / peak:.0f} % of peak, {seconds / base:.2f} of the first; "
             f"masks and tokens {1e3 * step.build_seconds / options.batch:.2f} ms/clip"
         )
+    if options.profile:
+        print_profile(steps["three modalities, 224^2"])
+
+
+def print_profile(step: Step, n_rows: int = 14) -> None:
+    """Self time of the operators of one step, largest first, as shares."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    rows = sorted(profile.key_averages(), key=lambda row: row.self_cpu_time_total, reverse=True)
+    total = sum(row.self_cpu_time_total for row in rows)
+    for row in rows[:n_rows]:
+        print(f"  {100 * row.self_cpu_time_total / total:5.1f} %  {row.key} x {row.count}")
 
 
 if __name__ == "__main__":

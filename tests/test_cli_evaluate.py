@@ -37,6 +37,7 @@ def test_evaluations_that_cannot_be_done_are_refused(oskar: CommandLine, skeleto
         ([run, "--data", joints, "--modality", "skeleton", "--protocol", "x"], ("--protocol", "'x'")),
         ([run, "--data", joints, "--modality", "skeleton", "step=3"], ("unknown key 'step'", "steps")),
         ([run, "--data", joints, "--modality", "skeleton", "split=val"], ("joints", "'val'", "test")),
+        ([run, "--data", joints, "--modality", "skeleton", "split=train"], ("'train'", "heads learn on")),
         ([run, "--data", unlabelled, "--modality", "skeleton"], ("unlabelled", "no classes")),
         ([run, "--data", unsplit, "--modality", "skeleton"], ("unsplit", "'train'")),
         ([run, "--data", videos, "--modality", "skeleton"], ("videos", "skeleton")),

@@ -159,6 +159,20 @@ def test_joints_stay_on_the_pixels(flip: float, config: Config, tmp_path: Path) 
     assert n_seen > 40
 
 
+def test_clips_with_a_caption_are_never_mirrored(config: Config, tmp_path: Path) -> None:
+    """A7: "left" and "right" in the caption would be wrong; clips whose caption is not read may be."""
+    data = [str(full_folder(tmp_path / "full"))]
+
+    def frames(flip_probability: float, captions: str) -> torch.Tensor:
+        overrides = [f"clip.flip_probability={flip_probability}", f"data.captions={captions}"]
+        clips = read(open_training(data, config.with_overrides(overrides)).reader, [0, 1, 2], TrainingDraw(0, 0))
+        assert clips.frames is not None
+        return clips.frames
+
+    assert torch.equal(frames(1.0, "written"), frames(0.0, "written"))
+    assert not torch.equal(frames(1.0, "none"), frames(0.0, "none"))
+
+
 def caption_folder(folder: Path) -> Path:
     return video_folder(
         folder, 4, caption=lambda i: f"someone does {i}", caption_source=lambda i: "written" if i < 2 else "composed"

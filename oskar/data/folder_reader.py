@@ -167,7 +167,8 @@ class FolderReader:
         if isinstance(draw, EvaluationWindow):
             return centre_crop(frame_size)
         u = _uniforms(row, draw, _CROP_STREAM, 5)
-        return sample_crop(u, frame_size, self._config.clip)
+        # A7: a mirrored frame would make a caption's "left" and "right" wrong.
+        return sample_crop(u, frame_size, self._config.clip, is_flip_allowed="text" not in self.modalities_of(row))
 
 
 def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""The contract of a clip reader, and readers pooled into one."""
+"""The contract of a clip reader: how clips are asked for, and what comes back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

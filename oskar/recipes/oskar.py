@@ -41,7 +41,7 @@ def oskar_custom() -> Config:
 
 
 def oskar_tiny() -> Config:
-    """A 1.3 M-parameter encoder on 16 x 64^2 for real clips on two CPU cores; about ten minutes."""
+    """A 1.2 M-parameter encoder on 16 x 64^2 for real clips on two CPU cores; about ten minutes."""
     return Config(
         recipe="oskar-tiny",
         tokens=TokensConfig(resolution=64, patch_size=8, n_people=2, n_words=32, vocabulary_size=2048),

@@ -59,7 +59,7 @@ class AttentiveProbe(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
-    """Cached features of some clips: tokens, their pooled and standardised mean, labels."""
+    """Cached features of some clips: tokens, their standardised mean and deviation, labels."""
 
     tokens: Tensor
     is_valid: Tensor
@@ -143,7 +143,7 @@ class FeatureStream:
 
 
 def nearest_neighbours(train: Tensor, labels: Tensor, test: Tensor, n_classes: int, k: int) -> Tensor:
-    """Votes ``[n, classes]`` of the k training clips of largest cosine similarity, weighted by it."""
+    """Votes ``[n, classes]`` of the k training clips of largest cosine similarity, each of weight 1 + similarity."""
     similarity = F.normalize(test, dim=1) @ F.normalize(train, dim=1).T
     values, nearest = similarity.topk(min(k, len(train)), dim=1)
     votes = torch.zeros(len(test), n_classes)

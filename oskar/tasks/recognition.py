@@ -89,6 +89,8 @@ def evaluate_recognition(
     prepare_run_folder(out, resume=False)
     require_modality(transfer.config, modality)
     read_config = _what_is_read(transfer.config, modality)
+    if config.split == read_config.data.split:
+        raise InputError(f"split = {config.split!r} is what the heads learn on", fix="test on another split")
     train, test = (
         open_split(data, read_config, None, split, modality) for split in (read_config.data.split, config.split)
     )
@@ -111,6 +113,7 @@ def evaluate_recognition(
         for name, on_train, on_test in zip(("pretrained", "random"), *features, strict=True)
     }
     summary = _summary(transfer, test, features[1][0], scored, modality, config)
+    summary |= {"n_train": len(features[0][0]), "bad_train_clips": dict(features[0][0].bad)}
     _write_predictions(out / "predictions.csv", features[1][0], scored, test.reader)
     write_json_atomic(out / "summary.json", summary)
     return summary

@@ -20,7 +20,7 @@ WORDS_FILE = "words.json"
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The target encoders of a run; ``encoder`` gives the one of a modality, ``random`` its control."""
+    """The target encoders of a run; ``encoder`` gives the one of a modality, ``random_encoder`` its control."""
 
     config: Config
     words: Words | None

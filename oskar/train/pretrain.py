@@ -37,6 +37,11 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         StoppedRunError: the run cannot go on.
         InterruptedRunError: after a signal, with everything saved.
     """
+    with cpu_threads(config.data.workers):
+        return _pretrain(config, data, out, resume=resume)
+
+
+def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -> dict[str, Any]:
     prepare_run_folder(out, resume)
     if resume:
         config = _same_run(config, Config.load(out / "config.json"), out)
@@ -63,8 +68,7 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         observe=partial(observe, module),
     )
     trainer.resume()
-    with cpu_threads(config.data.workers):
-        done = trainer.fit()
+    done = trainer.fit()
     save_transfer(module, config, opened.words, out / "encoder")
     summary = _summary(config, opened, done, judge(read_metrics(out)))
     write_json_atomic(out / "summary.json", summary)
