@@ -8,7 +8,7 @@ from rich.table import Table
 from oskar.config import Config
 from oskar.modalities import Modality
 from oskar.report.page import write_report
-from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
+from oskar.tasks.recognition import HEADS, ProbeConfig, evaluate_recognition
 from oskar.train.pretrain import pretrain
 
 MODALITIES: tuple[Modality, ...] = ("video", "skeleton")
@@ -28,7 +28,7 @@ def demo(out: Path, config: Config) -> None:
             ProbeConfig(steps=300),
         )
         controls = result["controls"]
-        for head in ("attentive", "linear", "knn"):
+        for head in HEADS:
             key = f"{head}_top1"
             table.add_row(
                 modality,

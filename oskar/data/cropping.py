@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oskar.config import ClipConfig
-from oskar.modalities import N_JOINTS
+from oskar.tokens.layouts import SWAP_LEFT_RIGHT
 
 _BELOW_ONE = 1.0 - 2.0**-24  # the largest float32 in [0, 1)
 
@@ -103,17 +103,12 @@ def crop_people(joints: Tensor, boxes: Tensor, crop: Crop) -> tuple[Tensor, Tens
     if crop.flip:
         x, y = places.unbind(dim=-1)
         mirrored = torch.where(is_inside[..., 0], (1.0 - x).clamp_max(_BELOW_ONE), 1.0 - x)
-        places = torch.stack([mirrored, y], dim=-1)[..., _mirrored_joints(), :]
-        confidence, is_inside = confidence[..., _mirrored_joints(), :], is_inside[..., _mirrored_joints(), :]
+        places = torch.stack([mirrored, y], dim=-1)[..., list(SWAP_LEFT_RIGHT), :]
+        confidence, is_inside = confidence[..., list(SWAP_LEFT_RIGHT), :], is_inside[..., list(SWAP_LEFT_RIGHT), :]
         left, right = 1.0 - corners[..., 1, 0], 1.0 - corners[..., 0, 0]
         corners = torch.stack([left, corners[..., 0, 1], right, corners[..., 1, 1]], dim=-1).reshape(corners.shape)
     moved_joints = torch.cat([places, confidence * is_inside], dim=-1)
     return moved_joints, torch.where(is_person[..., None], corners.flatten(-2), 0.0)
-
-
-def _mirrored_joints() -> list[int]:
-    """For each joint the one on the other side: the nose stays, (1, 2), (3, 4) ... (15, 16) change places."""
-    return [0] + [j for k in range(1, N_JOINTS, 2) for j in (k + 1, k)]
 
 
 def _on_pixels(

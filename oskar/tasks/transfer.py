@@ -13,9 +13,8 @@ from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import encoder_sha256, load_encoder, load_module_strict
+from oskar.train.pretrain import WORDS_FILE
 from oskar.train.sealed import MANIFEST
-
-WORDS_FILE = "words.json"
 
 
 @dataclass(frozen=True, slots=True)
