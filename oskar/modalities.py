@@ -40,7 +40,7 @@ class ModalitySpec:
 def modality_specs(tokens: TokensConfig) -> dict[Modality, ModalitySpec]:
     """The specs of the modalities a recipe names, in the table's order."""
     side = tokens.resolution // tokens.patch_size
-    steps = tokens.n_frames // tokens.tubelet_frames
+    steps, n_segments = tokens.n_frames // tokens.tubelet_frames, tokens.n_frames // tokens.joint_frames
     table = {
         "video": ModalitySpec(
             name="video",
@@ -52,10 +52,10 @@ def modality_specs(tokens: TokensConfig) -> dict[Modality, ModalitySpec]:
         ),
         "skeleton": ModalitySpec(
             name="skeleton",
-            n_tokens=tokens.n_people * tokens.n_frames * N_JOINTS,
-            token_width=3,
+            n_tokens=tokens.n_people * n_segments * N_JOINTS,
+            token_width=3 * tokens.joint_frames,
             vocabulary_size=None,
-            position_grid=(tokens.n_frames, N_JOINTS),
+            position_grid=(n_segments, N_JOINTS),
             has_box=True,
         ),
         "text": ModalitySpec(

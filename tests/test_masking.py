@@ -15,6 +15,7 @@ from oskar.clip import ClipBatch
 from oskar.config import MaskingConfig, TokensConfig
 from oskar.masking.allocation import allocate, largest_remainder, visible_capacities
 from oskar.randomness import clip_keys, log_dirichlet
+from oskar.tokens import token_sources
 
 PAPER = MaskingConfig()
 ABSENT = {"video": {3, 4, 5, 9}, "skeleton": {0, 3, 6}, "text": {0, 1, 4, 7}}  # clip 0: only video; 3: only text ...
@@ -148,6 +149,22 @@ def test_exclusivity_holds_in_the_directions_asked_for_and_no_others(
         joints_seen, cells_seen = joints_seen + joints, cells_seen + cells
     assert (joints_seen == 0) == (exclusivity in ("both", "video_to_joints"))
     assert (cells_seen == 0) == (exclusivity in ("both", "joints_to_video"))
+
+
+def test_exclusivity_reaches_every_frame_of_a_joint_token(make_clips: MakeClips) -> None:
+    """Tokens of four frames lie in several cells; none of those may be given away, nor shown as a target."""
+    tokens = TokensConfig(n_frames=8, resolution=32, patch_size=4, n_people=2, joint_frames=4, n_words=8)
+    masking = MaskingConfig(n_visible=48, n_target=48, alpha=3.0)
+    clips = make_clips(24, tokens, share_confident=0.8)
+    cells = {name: source.cells for name, source in token_sources(clips, tokens).items()}["skeleton"].tolist()
+    n_joints = 0
+    for i, clip in enumerate(drawn_clips(draw(clips, tokens, masking), tokens)):
+        lies_in = [{cell for cell in token if cell >= 0} for token in cells[i]]
+        assert not any(lies_in[j] & clip.visible["video"] for j in clip.target["skeleton"])
+        given = {cell for j in clip.visible["skeleton"] for cell in lies_in[j]}
+        assert not given & clip.target["video"]
+        n_joints += len(clip.target["skeleton"])
+    assert n_joints > 100
 
 
 def test_exclusivity_takes_nothing_more_than_it_must(make_clips: MakeClips) -> None:

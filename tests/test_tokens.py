@@ -1,6 +1,8 @@
 """Token sources against plain loops over the clips, and the proof that nothing else is touched."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,7 +79,7 @@ def test_the_raw_video_is_a_view_until_tokens_are_taken(make_clips: MakeClips) -
 
 def test_a_video_token_is_its_own_cell_and_valid_where_the_clip_has_video(make_clips: MakeClips) -> None:
     source = token_sources(make_clips(3, TOKENS, absent={"video": {1}}), TOKENS)["video"]
-    assert source.cells.tolist() == [list(range(32))] * 3
+    assert source.cells.tolist() == [[[n] for n in range(32)]] * 3
     assert source.is_valid.all(1).tolist() == [True, False, True]
     assert not bool(source.is_valid[1].any())
     assert source.boxes(torch.tensor([0]), torch.tensor([0])) is None
@@ -110,7 +112,7 @@ def test_joints_validity_cells_and_boxes_match_loops(make_clips: MakeClips) -> N
         available = masks.available_tokens(clips, i, TOKENS)["skeleton"]
         assert set(source.is_valid[i].nonzero().flatten().tolist()) == available
         cells = masks.cells_of_joints(clips, i, TOKENS)
-        expected = [cell if n in available else -1 for n, cell in enumerate(cells)]
+        expected = [[cell if n in available else -1] for n, cell in enumerate(cells)]
         assert source.cells[i].tolist() == expected
     token = (1 * 4 + 3) * 17 + 5  # person 1, frame 3, joint 5
     where = (torch.tensor([3]), torch.tensor([token]))
@@ -126,7 +128,38 @@ def test_joints_at_the_edges_of_the_crop() -> None:
     joints = torch.tensor([[x, y, 1.0] for x, y in places])[None, None, None]
     tokens = TokensConfig(n_frames=1, tubelet_frames=1, resolution=28, patch_size=2, n_people=1)
     source = SkeletonTokens(joints, torch.zeros(1, 1, 1, 4), torch.tensor([True]), tokens)
-    assert source.cells.tolist() == [[0, 14 * 14 - 1, -1, -1, -1]]
+    assert source.cells.tolist() == [[[0], [14 * 14 - 1], [-1], [-1], [-1]]]
+
+
+def test_a_token_of_several_frames_matches_loops(make_clips: MakeClips) -> None:
+    """One joint over two frames: their values, cells and box; a missing frame is held at the mean without confidence."""
+    tokens = replace(TOKENS, joint_frames=2)
+    clips = make_clips(3, tokens, absent={"skeleton": {1}}, share_confident=0.6)
+    source = token_sources(clips, tokens)["skeleton"]
+    assert clips.joints is not None
+    assert clips.boxes is not None
+    n_segments, n_seen = 2, 0
+    assert source.cells.shape == (3, 2 * n_segments * 17, 2)
+    for i, person, segment, joint in itertools.product(range(3), range(2), range(n_segments), range(17)):
+        token = (person * n_segments + segment) * 17 + joint
+        frames = range(2 * segment, 2 * segment + 2)
+        places = [clips.joints[i, person, t, joint].tolist() for t in frames]
+        is_there = [i != 1 and c >= tokens.min_confidence and 0 <= x < 1 and 0 <= y < 1 for x, y, c in places]
+        cells = [masks.joint_cell(x, y, t, tokens) for (x, y, _), t in zip(places, frames, strict=True)]
+        assert source.cells[i, token].tolist() == [c if ok else -1 for c, ok in zip(cells, is_there, strict=True)]
+        assert bool(source.is_valid[i, token]) == any(is_there)
+        if not any(is_there):
+            continue
+        n_seen += not all(is_there)
+        seen = [place for place, ok in zip(places, is_there, strict=True) if ok]
+        held = [sum(values) / len(seen) for values in zip(*seen, strict=True)][:2] + [0.0]
+        expected = [place if ok else held for place, ok in zip(places, is_there, strict=True)]
+        where = (torch.tensor([i]), torch.tensor([token]))
+        torch.testing.assert_close(source.take(*where)[0], torch.tensor(expected).flatten())
+        boxes = source.boxes(*where)
+        assert boxes is not None
+        assert torch.equal(boxes[0], clips.boxes[i, person, 2 * segment + 1])
+    assert n_seen > 10  # tokens with a missing frame were among them
 
 
 def test_a_joint_of_confidence_zero_is_absent_even_where_no_confidence_is_asked_for() -> None:

@@ -11,16 +11,17 @@ from oskar.modalities import Modality
 
 
 def hidden_joints(visible_video: Tensor, joint_cells: Tensor, grid: tuple[int, ...], radius: int) -> Tensor:
-    """Joints, bool ``[B, N_s]``, whose cell (or one within ``radius`` patches) is a visible video token."""
+    """Joints, bool ``[B, N_s]``, with a cell of ``[B, N_s, C]`` that is a visible video token, or within ``radius`` of one."""
     near = widen(visible_video, grid, radius)
-    return near.gather(1, joint_cells.clamp_min(0)) & (joint_cells >= 0)
+    return (near.gather(1, joint_cells.clamp_min(0).flatten(1)).view_as(joint_cells) & (joint_cells >= 0)).any(-1)
 
 
 def hidden_cells(visible_joints: Tensor, joint_cells: Tensor, grid: tuple[int, ...], radius: int) -> Tensor:
     """Video tokens, bool ``[B, N_v]``, whose cell (or one within ``radius``) holds a visible joint."""
     n_cells = grid[0] * grid[1] * grid[2]
     counts = torch.zeros(len(joint_cells), n_cells, dtype=torch.int32, device=joint_cells.device)
-    counts.scatter_add_(1, joint_cells.clamp_min(0), (visible_joints & (joint_cells >= 0)).int())
+    is_held = visible_joints[..., None] & (joint_cells >= 0)
+    counts.scatter_add_(1, joint_cells.clamp_min(0).flatten(1), is_held.flatten(1).int())
     return widen(counts > 0, grid, radius)
 
 

@@ -26,7 +26,10 @@ class InputTarget(Target):
         super().__init__()
         self.normalise, self.patch_size = config.target.normalise, config.tokens.patch_size
         specs = modality_specs(config.tokens)
-        widths = {n: s.vocabulary_size or (2 if n == "skeleton" else s.token_width) for n, s in specs.items()}
+        widths = {
+            n: s.vocabulary_size or (2 * s.token_width // 3 if n == "skeleton" else s.token_width)
+            for n, s in specs.items()
+        }
         self.shown_width = max((width for name, width in widths.items() if name != "text"), default=1)
         self.readouts = nn.ModuleDict({n: nn.Linear(config.predictor.width, w) for n, w in widths.items()})
         init_weights(self, config.model.init_std)
@@ -52,6 +55,6 @@ class InputTarget(Target):
     def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
         """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""
         if name == "skeleton":
-            return normalise_joints(tokens.values)[:, :2]
+            return normalise_joints(tokens.values).unflatten(1, (-1, 3))[..., :2].flatten(1)
         values = normalise_pixels(tokens.values, self.patch_size)
         return F.layer_norm(values, values.shape[-1:], eps=1e-6) if self.normalise else values

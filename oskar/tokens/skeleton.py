@@ -13,11 +13,13 @@ JOINT_STD = (0.25, 0.25, 0.5)
 
 
 class SkeletonTokens:
-    """Tokens in the order person, frame, joint.
+    """Tokens in the order person, segment, joint; a segment is ``joint_frames`` frames.
 
-    ``joints`` ``[B, S, T, J, 3]`` in shares of the crop. A joint is available when its confidence
-    reaches ``min_confidence`` and it lies inside the crop. The cell of joint (x, y) in frame t is
-    ``(t // tubelet_frames, floor(G y), floor(G x))`` on the video's G x G grid (assumption A17).
+    ``joints`` ``[B, S, T, J, 3]`` in shares of the crop. A joint is available in a frame when its
+    confidence reaches ``min_confidence`` and it lies inside the crop, and a token is when its joint is
+    in any of its frames; in the others it has confidence 0 and its mean place, not an invented zero.
+    The cell of joint (x, y) in frame t is ``(t // tubelet_frames, floor(G y), floor(G x))`` on the
+    video's G x G grid (assumption A17); a token has the cells of all its frames.
     With ``joint_frame="person"`` the values taken are shares of the square around all boxes of the
     joint's person in the clip; where that square lies is left to the box embedding.
     """
@@ -25,26 +27,43 @@ class SkeletonTokens:
     modality: Modality = "skeleton"
 
     def __init__(self, joints: Tensor, boxes: Tensor, has_skeleton: Tensor, tokens: TokensConfig) -> None:
-        n_clips, _, n_frames, n_joints, _ = joints.shape
-        self._per_frame, self._per_person = n_joints, n_frames * n_joints
-        self._boxes = boxes
+        n_frames, n_joints = joints.shape[2:4]
+        self._per_segment = n_joints
+        self._per_person = n_frames // tokens.joint_frames * n_joints
+        self._boxes = _by_segment(boxes[:, :, :, None], tokens.joint_frames)
         self._values = joints if tokens.joint_frame == "clip" else in_person_frame(joints, boxes)
         x, y, confidence = joints.unbind(-1)
         is_inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
-        is_valid = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
-        self.is_valid = is_valid.flatten(1) & has_skeleton[:, None]
+        is_there = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
+        self._is_there = _by_segment((is_there & has_skeleton[:, None, None, None])[..., None], tokens.joint_frames)
+        self._values = _by_segment(self._values, tokens.joint_frames)
+        self.is_valid = self._is_there.any(2).squeeze(2)
         side = tokens.resolution // tokens.patch_size
         row, column = (y * side).long().clamp(0, side - 1), (x * side).long().clamp(0, side - 1)
         step = torch.arange(n_frames, device=joints.device).div(tokens.tubelet_frames, rounding_mode="floor")
-        cells = step[:, None] * side * side + row * side + column
-        self.cells = torch.where(self.is_valid, cells.view(n_clips, -1), -1)
+        cells = _by_segment((step[:, None] * side * side + row * side + column)[..., None], tokens.joint_frames)
+        self.cells = torch.where(self._is_there, cells, -1).squeeze(-1)
 
     def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
-        return self._values.flatten(1, 3)[clip_idx, token_idx]
+        values, is_there = self._values[clip_idx, token_idx], self._is_there[clip_idx, token_idx]
+        if values.shape[1] > 1:
+            mean = torch.where(is_there, values, 0.0).sum(1, keepdim=True) / is_there.sum(1, keepdim=True).clamp_min(1)
+            mean[..., 2] = 0.0  # what is missing has no confidence
+            values = torch.where(is_there, values, mean)
+        return values.flatten(1)
 
     def boxes(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
-        person, rest = token_idx // self._per_person, token_idx % self._per_person
-        return self._boxes[clip_idx, person, rest // self._per_frame]
+        """The person's box in the middle of the token's frames."""
+        person, segment = token_idx // self._per_person, token_idx % self._per_person // self._per_segment
+        n_segments = self._per_person // self._per_segment
+        boxes = self._boxes[clip_idx, person * n_segments + segment]
+        return boxes[:, boxes.shape[1] // 2]
+
+
+def _by_segment(values: Tensor, n_frames: int) -> Tensor:
+    """Values ``[B, S, T, J, C]`` of frames as those of tokens ``[B, S * segments * J, frames, C]``."""
+    segments = values.unflatten(2, (-1, n_frames))
+    return segments.transpose(3, 4).flatten(1, 3)
 
 
 def in_person_frame(joints: Tensor, boxes: Tensor) -> Tensor:
@@ -59,6 +78,6 @@ def in_person_frame(joints: Tensor, boxes: Tensor) -> Tensor:
 
 
 def normalise_joints(values: Tensor) -> Tensor:
-    """Values ``[n, 3]`` of joints (x, y, confidence) with about mean 0 and variance 1."""
-    columns = zip(values.unbind(1), JOINT_MEAN, JOINT_STD, strict=True)
-    return torch.stack([(column - mean) / std for column, mean, std in columns], dim=1)
+    """Values ``[n, 3 frames]`` of joints (x, y, confidence in each frame) with about mean 0 and variance 1."""
+    columns = zip(values.unflatten(1, (-1, 3)).unbind(2), JOINT_MEAN, JOINT_STD, strict=True)
+    return torch.stack([(column - mean) / std for column, mean, std in columns], dim=2).flatten(1)

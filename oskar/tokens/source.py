@@ -10,9 +10,9 @@ from oskar.modalities import Modality
 class TokenSource(Protocol):
     """The tokens of one modality for a batch of clips, before any of them is built.
 
-    ``is_valid`` bool ``[B, N]``: the token exists. ``cells`` int64 ``[B, N]``: the video cell in
-    which a token lies, for exclusivity; -1 where it has none. Nothing is
-    patchified or gathered until ``take`` names the tokens. No parameters.
+    ``is_valid`` bool ``[B, N]``: the token exists. ``cells`` int64 ``[B, N, C]``: the video cells in
+    which a token lies, for exclusivity; -1 where it has none. Nothing is patchified or gathered
+    until ``take`` names the tokens. No parameters.
     """
 
     modality: Modality

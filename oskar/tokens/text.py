@@ -14,7 +14,7 @@ class TextTokens:
     def __init__(self, word_ids: Tensor) -> None:
         self._word_ids = word_ids
         self.is_valid = word_ids >= 0
-        self.cells = torch.full_like(word_ids, -1)
+        self.cells = torch.full_like(word_ids, -1)[..., None]
 
     def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
         return self._word_ids[clip_idx, token_idx, None]

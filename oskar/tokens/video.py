@@ -32,7 +32,7 @@ class VideoTokens:
         if tokens.min_contrast > 0:
             low, high = grid.amin((2, 3, 5, 7)).flatten(1), grid.amax((2, 3, 5, 7)).flatten(1)
             self.is_valid = self.is_valid & ((high - low).float() / 255.0 >= tokens.min_contrast)
-        self.cells = torch.arange(n_tokens, device=frames.device).expand(n_clips, n_tokens)
+        self.cells = torch.arange(n_tokens, device=frames.device)[:, None].expand(n_clips, n_tokens, 1)
         # All pixels as runs of one patch's width: a tubelet is copied run by run, several times
         # faster than by indexing the grid.
         self._runs = frames.view(-1, patch)
