@@ -50,7 +50,8 @@ def load_array_pickle(path: Path) -> object:
             f"{path}: cannot be read ({error.strerror})", fix="check the file and its permissions"
         ) from error
     except _MALFORMED as error:
-        raise InputError(f"{path}: not a whole pickle of arrays ({error})", fix=_FIX) from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a whole pickle of arrays ({reason})", fix=_FIX) from error
 
 
 def _load(stream: IO[bytes], path: Path, *, encoding: str) -> object:
@@ -133,10 +134,10 @@ def _from_buffer(data: Any, dtype: _Dtype, shape: Any, order: Literal["C", "F"])
     shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if order not in ("C", "F") or any(not isinstance(n, int) or n < 0 for n in shape):
         raise ValueError(f"an array of shape {shape}, order {order!r}")
-    if len(data) == 0 and 0 in shape:
-        return np.empty(shape, dtype.dtype)
-    flat: NDArray[Any] = np.frombuffer(data, dtype.dtype).copy()
-    return flat.reshape(shape, order=order)
+    is_empty_text = shape == () and dtype.dtype.itemsize == 0
+    if len(data) == 0 and (0 in shape or is_empty_text):
+        return np.zeros(shape, dtype.dtype)
+    return np.frombuffer(data, dtype.dtype).copy().reshape(shape, order=order)
 
 
 def _scalar(to_bytes: Callable[[object], bytes | bytearray], dtype: _Dtype, data: object) -> object:
