@@ -89,26 +89,34 @@ def crop_frames(frames: Tensor, crop: Crop, resolution: int) -> Tensor:
 def crop_people(joints: Tensor, boxes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
     """Joints ``[S, T, 17, 3]`` and boxes ``[S, T, 4]`` of the frame in shares of the crop.
 
-    Joints outside [0, 1) lose their confidence (0 = unavailable) and keep their place. Boxes are
-    clipped to the crop; a person outside it, or without a box, gets zeros. A flip also swaps left
-    and right joints.
+    Joints outside [0, 1) lose their confidence (0 = unavailable) and keep their place. A flip also
+    swaps left and right joints. Boxes are those of ``crop_boxes``.
     """
     origin = joints.new_tensor([crop.x1, crop.y1])
     size = joints.new_tensor([crop.x2 - crop.x1, crop.y2 - crop.y1])
     places = (joints[..., :2] - origin) / size
     confidence = joints[..., 2:]
     is_inside = ((places >= 0) & (places < 1)).all(dim=-1, keepdim=True)
-    corners = ((boxes.reshape(*boxes.shape[:-1], 2, 2) - origin) / size).clamp(0.0, 1.0)
-    is_person = (corners[..., 1, :] > corners[..., 0, :]).all(dim=-1)
     if crop.flip:
         x, y = places.unbind(dim=-1)
         mirrored = torch.where(is_inside[..., 0], (1.0 - x).clamp_max(_BELOW_ONE), 1.0 - x)
         places = torch.stack([mirrored, y], dim=-1)[..., list(SWAP_LEFT_RIGHT), :]
         confidence, is_inside = confidence[..., list(SWAP_LEFT_RIGHT), :], is_inside[..., list(SWAP_LEFT_RIGHT), :]
-        left, right = 1.0 - corners[..., 1, 0], 1.0 - corners[..., 0, 0]
-        corners = torch.stack([left, corners[..., 0, 1], right, corners[..., 1, 1]], dim=-1).reshape(corners.shape)
-    moved_joints = torch.cat([places, confidence * is_inside], dim=-1)
-    return moved_joints, torch.where(is_person[..., None], corners.flatten(-2), 0.0)
+    return torch.cat([places, confidence * is_inside], dim=-1), crop_boxes(boxes, crop)[0]
+
+
+def crop_boxes(boxes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+    """Boxes ``[..., 4]`` of the frame in shares of the crop and clipped to it, and bool ``[...]``: some area is left.
+
+    A box outside the crop, or without area, gets zeros.
+    """
+    origin = boxes.new_tensor([crop.x1, crop.y1] * 2)
+    size = boxes.new_tensor([crop.x2 - crop.x1, crop.y2 - crop.y1] * 2)
+    x1, y1, x2, y2 = ((boxes - origin) / size).clamp(0.0, 1.0).unbind(dim=-1)
+    if crop.flip:
+        x1, x2 = 1.0 - x2, 1.0 - x1
+    is_inside = (x2 > x1) & (y2 > y1)
+    return torch.where(is_inside[..., None], torch.stack([x1, y1, x2, y2], dim=-1), 0.0), is_inside
 
 
 def _on_pixels(
