@@ -53,7 +53,7 @@ def read_kinetics(path: Path) -> tuple[ListedClip, ...]:
             line_of[clip.clip_id] = reader.line_num
             clips.append(clip)
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not CSV ({error})", fix="check the quotes") from error
+        raise InputError(f"{path} line {reader.reader.line_num}: not CSV ({error})", fix="check the quotes") from error
     if not clips:
         raise InputError(f"{path}: lists no clip", fix="fetch the list again")
     return tuple(clips)
