@@ -161,8 +161,9 @@ def test_every_recording_against_the_reference(
     frames: list[Frame] = [[] for _ in range(64)]
     for body_id, (starts, length, step, widths) in enumerate(bodies, start=1):
         for number in sorted({start + i for start in starts for i in range(length)}):
-            x = body_id + step * number / 16 + body_id * (number % 3) / 64  # no two motions alike
-            frames[number].append((body_id, pose(x, width=widths[number % len(widths)])))
+            # heights that no two bodies share, so that no two motions are alike, in values that float32 holds
+            made = pose(body_id + step * number / 16, width=widths[number % len(widths)], height=1.6 + 0.0137 * body_id)
+            frames[number].append((body_id, np.array(made, dtype=np.float32).tolist()))
     recording = recording_of(frames)
     tracks = track_actors(recording, ctrgcn_compat=ctrgcn)
     expected = two_actors(frames, ctrgcn=ctrgcn)
