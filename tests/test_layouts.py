@@ -13,6 +13,7 @@ from oskar.tokens.layouts import (
     LAYOUTS,
     SWAP_LEFT_RIGHT,
     Layout,
+    coco_to_h36m,
     layout_from_names,
     layout_named,
     swap_left_right,
@@ -185,3 +186,52 @@ def test_other_orders_of_the_same_sensor_give_the_thirteen_body_joints(folder: s
     for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
         expected |= {f"{side}_{part}": f"{side}_{rename.get(part, part)}" for side in ("left", "right")}
     assert found == expected
+
+
+# H36M-17 from COCO-17 as published, by number: root, right leg, left leg, belly, neck, nose, head, left arm, right arm.
+# fmt: off
+H36M_FROM_COCO = [
+    [11, 12], [12], [14], [16], [11], [13], [15], [5, 6, 11, 12], [5, 6], [0], [1, 2], [5], [7], [9], [6], [8], [10],
+]
+# fmt: on
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_coco_goes_to_h36m_as_published(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    joints = torch.rand(2, 3, 17, 2, generator=generator, dtype=torch.float64)
+    scores = 0.01 + torch.rand(2, 3, 17, generator=generator, dtype=torch.float64)
+    positions, confidence = coco_to_h36m(joints, scores)
+    assert positions.dtype == confidence.dtype == torch.float32
+    compat_positions, compat_scores = coco_to_h36m(joints, scores, motionbert_compat=True)
+    for joint, rows in enumerate(H36M_FROM_COCO):
+        expected = sum(joints[..., row, :] for row in rows) / len(rows)
+        torch.testing.assert_close(positions[..., joint, :].double(), expected, atol=1e-6, rtol=0)
+        expected_score = sum(scores[..., row] for row in rows) / len(rows)
+        torch.testing.assert_close(confidence[..., joint].double(), expected_score, atol=1e-6, rtol=0)
+    assert torch.equal(compat_positions, positions)
+    assert torch.equal(compat_scores, scores.float())  # MotionBERT leaves them in the order of COCO-17
+
+
+@pytest.mark.parametrize("joint", range(17))
+@pytest.mark.parametrize("fault", ["score", "value"])
+def test_what_a_missing_coco_joint_makes_missing_in_h36m(joint: int, fault: str) -> None:
+    joints, scores = torch.rand(17, 2) + 1, torch.ones(17)
+    if fault == "score":
+        scores[joint] = 0
+    else:
+        joints[joint, 1] = torch.nan
+    positions, confidence = coco_to_h36m(joints, scores)
+    for row, sources in enumerate(H36M_FROM_COCO):
+        assert (confidence[row] == 0) == (joint in sources)
+        assert bool((positions[row] == 0).all()) == (joint in sources)
+    assert positions.isfinite().all()
+
+
+def test_h36m_and_back_keeps_what_both_have() -> None:
+    joints, scores = torch.rand(17, 2), torch.rand(17) * 0.9 + 0.1
+    back, confidence = to_internal(*coco_to_h36m(joints, scores), LAYOUTS["H36M-17"])
+    shared = [i for i, name in enumerate(INTERNAL) if name.split("_")[-1] not in ("eye", "ear")]
+    torch.testing.assert_close(back[shared], joints[shared])
+    torch.testing.assert_close(confidence[shared], scores[shared])

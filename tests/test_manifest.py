@@ -84,7 +84,7 @@ def test_real_details() -> None:
     assert "mmaction2__demo" in ids  # the stem of its file
     assert "videos/mmaction2__test.avi" in ids  # two files share this stem
     assert read_manifest(real("utkinect")).rows[1].packed_rows == (48, 62)
-    with pytest.raises(InputError, match=r"index\.csv line 2, path = .*\.skeleton': NTU"):
+    with pytest.raises(InputError, match=r"index\.csv line 2, path = .*\.skeleton': holds joints"):
         read_manifest(real("ntu_samples"))
     with pytest.raises(InputError, match=r"name a manifest: tubes\.csv"):
         read_manifest(real("ucf101_24_boxes"))

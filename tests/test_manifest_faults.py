@@ -101,8 +101,11 @@ FAULTS: dict[str, tuple[str, str]] = {
     "a folder": ("clip_id,path\na,sub\n", "line 2, path = 'sub': .*sub is not a file"),
     "absent joints": ("clip_id,joints_path\na,w.npz\n", r"line 2, joints_path = 'w.npz': .*w\.npz does not exist"),
     "joints as video": ("clip_id,path\na,j.npz\n", "line 2, path = 'j.npz': holds joints"),
-    "video as joints": ("clip_id,joints_path\na,v.mp4\n", "line 2, joints_path = 'v.mp4': joints are read from .npz"),
-    "NTU skeleton": ("clip_id,path\na,s.skeleton\n", "line 2, path = 's.skeleton': NTU"),
+    "video as joints": (
+        "clip_id,joints_path\na,v.mp4\n",
+        "line 2, joints_path = 'v.mp4': joints are read from .npz and .skel",
+    ),
+    "NTU skeleton": ("clip_id,path\na,s.skeleton\n", "line 2, path = 's.skeleton': holds joints"),
     "both joints": ("clip_id,joints_path,start,end\na,j.npz,0,4\n", "line 2, joints_path = 'j.npz': .* start and end"),
     "no modality": ("clip_id,path,label\na,,run\n", "line 2: clip 'a' has no modality"),
     "blank caption alone": ('clip_id,caption\na,"  "\nb,text\n', "line 2: clip 'a' has no modality"),

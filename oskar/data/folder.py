@@ -34,7 +34,7 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
     Raises:
         InputError: no video, a linked folder, a sidecar of two videos, a sidecar that is not what it should be.
     """
-    videos = _find_videos(folder)
+    videos = [path for path in find_files(folder) if path.suffix.lower() in VIDEO_SUFFIXES]
     uses = Counter(video.with_suffix("") for video in videos)
     rows: list[Cells] = []
     for video in videos:
@@ -51,13 +51,18 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
     return Table(source=folder, columns=_COLUMNS, rows=tuple(rows))
 
 
-def _find_videos(folder: Path) -> list[Path]:
+def find_files(folder: Path) -> list[Path]:
+    """The files at any depth, sorted; names that start with a dot are passed over.
+
+    Raises InputError where a folder cannot be listed or is a link.
+    """
+
     def refuse(error: OSError) -> None:
         raise InputError(
             f"{error.filename}: cannot be listed ({error.strerror})", fix="check its permissions"
         ) from error
 
-    videos: list[Path] = []
+    found: list[Path] = []
     for name, children, files in os.walk(folder, onerror=refuse):
         parent = Path(name)
         children[:] = [child for child in children if not child.startswith(".")]
@@ -66,10 +71,8 @@ def _find_videos(folder: Path) -> list[Path]:
                 raise InputError(
                     f"{parent / child}: is a linked folder", fix="move the folder here, or name it as data of its own"
                 )
-        videos += [
-            parent / file for file in files if not file.startswith(".") and Path(file).suffix.lower() in VIDEO_SUFFIXES
-        ]
-    return sorted(videos)
+        found += [parent / file for file in files if not file.startswith(".")]
+    return sorted(found)
 
 
 def _read_sidecars(folder: Path, video: Path, classes: Sequence[str], is_alone: bool) -> dict[str, str]:

@@ -12,11 +12,13 @@ from typing import Literal
 
 from oskar.data.columns import Table, read_table, shown
 from oskar.data.folder import list_folder
+from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
+from oskar.data.formats.ntu_names import NtuProtocol
 from oskar.data.labels import find_class, order_classes, read_classes
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import InputError
 
-__all__ = ["Manifest", "Row", "fingerprint", "read_manifest", "read_manifests", "select"]
+__all__ = ["Manifest", "Row", "fingerprint", "read_manifest", "read_manifests", "read_ntu_folder", "select"]
 
 INDEX_FILE = "index.csv"
 
@@ -47,6 +49,7 @@ def read_manifest(
 ) -> Manifest:
     """Read a folder with an ``index.csv``, a plain folder of videos, or a manifest file (``.csv``).
 
+    A folder of NTU RGB+D files is read as ``read_ntu_folder`` does without a protocol.
     Paths are relative to the folder of the index and stay inside it. ``split_column`` names the
     column of the splits; without it that is ``split``, or ``split1`` where there is no ``split``.
     ``missing="keep"`` keeps rows whose files are not there, for callers that count them.
@@ -64,22 +67,25 @@ def read_manifest(
     elif os.path.isdir(source):
         folder = source
         has_index = os.path.lexists(source / INDEX_FILE)
+        if not has_index and is_ntu_folder(source):
+            return _read_ntu_rows(source, None, split_column, missing)
         table = read_table(source / INDEX_FILE) if has_index else list_folder(source, read_classes(source))
     else:
         raise InputError(f"data {source}: does not exist", fix="name a folder, a .csv manifest or people")
-    real_folder = Path(os.path.realpath(folder))
-    files = Files(folder=folder, real_folder=real_folder, is_missing_kept=missing == "keep")
-    split_column = _choose_split_column(table, split_column)
-    rows = read_rows(table, files, split_column)
-    rows, classes = _label_rows(rows, table, read_classes(folder))
-    is_index = table.source.name == INDEX_FILE or table.source == folder
-    return Manifest(
-        name=real_folder.name if is_index else f"{real_folder.name}.{table.source.stem}",
-        folder=folder,
-        rows=tuple(_flag_composed(rows, table)),
-        classes=classes,
-        split_column=split_column,
-    )
+    return _read_rows(table, folder, read_classes(folder), split_column, missing)
+
+
+def read_ntu_folder(
+    folder: Path, protocol: NtuProtocol | None = None, *, missing: Literal["error", "keep"] = "error"
+) -> Manifest:
+    """The samples of an official protocol among ``.skeleton`` files and ``_rgb.avi`` videos of NTU RGB+D.
+
+    See ``list_ntu_folder``. The classes are the names in ``classes.txt``, or A001 and so on; the class is A - 1.
+
+    Raises:
+        InputError: as ``read_manifest`` and ``list_ntu_folder``.
+    """
+    return _read_ntu_rows(folder, protocol, None, missing)
 
 
 def read_manifests(
@@ -137,6 +143,31 @@ def fingerprint(*manifests: Manifest) -> str:
         for row in manifest.rows
     )
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()
+
+
+def _read_ntu_rows(
+    folder: Path, protocol: NtuProtocol | None, split_column: str | None, missing: Literal["error", "keep"]
+) -> Manifest:
+    table, protocol = list_ntu_folder(folder, protocol)
+    return _read_rows(table, folder, read_classes(folder) or protocol.classes, split_column, missing)
+
+
+def _read_rows(
+    table: Table, folder: Path, classes: tuple[str, ...], split_column: str | None, missing: Literal["error", "keep"]
+) -> Manifest:
+    real_folder = Path(os.path.realpath(folder))
+    files = Files(folder=folder, real_folder=real_folder, is_missing_kept=missing == "keep")
+    split_column = _choose_split_column(table, split_column)
+    rows = read_rows(table, files, split_column)
+    rows, classes = _label_rows(rows, table, classes)
+    is_index = table.source.name == INDEX_FILE or table.source == folder
+    return Manifest(
+        name=real_folder.name if is_index else f"{real_folder.name}.{table.source.stem}",
+        folder=folder,
+        rows=tuple(_flag_composed(rows, table)),
+        classes=classes,
+        split_column=split_column,
+    )
 
 
 def _choose_split_column(table: Table, wanted: str | None) -> str | None:

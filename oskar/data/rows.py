@@ -15,6 +15,7 @@ from oskar.errors import InputError
 from oskar.modalities import Modality
 
 PACKED_FILE = "skeletons.npz"
+JOINTS_SUFFIXES = (".npz", ".skeleton")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,12 +169,12 @@ def _read_row(cells: Cells, files: Files, split_column: str | None, packed: _Pac
 
 def _check_suffixes(cells: Cells) -> None:
     video, joints = (Path(cells.values.get(column, "")).suffix.lower() for column in ("path", "joints_path"))
-    if video == ".skeleton":
-        raise cells.error("path", "NTU .skeleton files are not read", "convert it to .npz and name it in joints_path")
-    if video == ".npz":
+    if video in JOINTS_SUFFIXES:
         raise cells.error("path", "holds joints, not a video", "name it in joints_path")
-    if joints not in ("", ".npz"):
-        raise cells.error("joints_path", "joints are read from .npz files", "convert it to .npz")
+    if joints not in ("", *JOINTS_SUFFIXES):
+        raise cells.error(
+            "joints_path", f"joints are read from {' and '.join(JOINTS_SUFFIXES)} files", "convert it to .npz"
+        )
 
 
 def _read_packed_rows(cells: Cells, offsets: NDArray[np.int64] | None) -> tuple[int, int] | None:

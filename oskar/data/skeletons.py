@@ -1,4 +1,4 @@
-"""Skeleton files: one ``.npz`` per clip, or one packed ``skeletons.npz`` for a whole folder.
+"""Skeleton files: one ``.npz`` or NTU ``.skeleton`` per clip, or one packed ``skeletons.npz`` for a whole folder.
 
 Our own format of a clip's file, all arrays without pickles: ``joints`` ``[S, T, J, 2|3]`` or
 ``[T, J, 2|3]``, optional ``confidence`` (the same without the last axis), ``boxes`` ``[S, T, 4]`` or
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from oskar.data.formats.ntu_joints import read_ntu_joints
 from oskar.data.joint_arrays import (
     KEYS_2D,
     NETWORK_LAYOUTS,
@@ -39,18 +40,22 @@ _N_ROWS_LOOKED_AT = 2000  # enough of a packed file to see where up is
 def read_joints_file(
     path: Path, *, frame_size: tuple[int, int] | None, layout: Layout | None, prefer_2d: bool
 ) -> SkeletonSequence | None:
-    """The skeletons of one clip's ``.npz``; None where it holds no joints at all.
+    """The skeletons of one clip's ``.npz`` or NTU ``.skeleton`` file; None where it holds no joints at all.
 
     The first of these that is there: in 2-D ``joints2d`` (pixels, unless ``units`` is share),
     ``movenet``, ``mediapipe`` (shares with a score), ``screen`` (pixels; a third value is a depth)
     and 2-D ``joints``; in 3-D ``joints3d`` and 3-D ``joints``. ``frame_size`` is (width, height) and
     needed for pixels. ``layout`` is the folder's; one that the file itself names goes before it.
 
+    A ``.skeleton`` file has ``joints3d``, without the frames that show nobody, and ``joints2d`` in the colour video's
+    frame, with all of them.
+
     Raises ``InputError`` on a file that cannot be read, a shape, layout or unit that does not fit,
     pixels without a frame size, and a recording without one usable joint.
     """
     source = str(path)
-    arrays = load_arrays(path)
+    is_ntu = path.suffix.lower() == ".skeleton"
+    arrays = read_ntu_joints(path, is_every_frame_kept=prefer_2d) if is_ntu else load_arrays(path)
     wanted, other = (KEYS_2D, ("joints3d",)) if prefer_2d else (("joints3d",), KEYS_2D)
     key = next((k for k in wanted if k in arrays), None)
     joints_units = units_of_joints(arrays, source) if key is None and "joints" in arrays else None

@@ -20,15 +20,15 @@ def window_indices(n_available: int, *, n_frames: int, config: ClipConfig, u_sta
     ``u_start`` and ``u_share`` are uniform in [0, 1): the place of the window, and under ``"span"``
     its length within ``config.span_share``. Raises InputError if there is no frame at all.
     """
-    _require_frames(n_available)
+    require_frames(n_available)
     if config.temporal == "span":
         low, high = config.span_share
         length = _span_length(n_available, low + u_share * (high - low))
-        return _spread(_scaled(u_start, n_available - length + 1), length, n_frames)
+        return _spread(draw_below(u_start, n_available - length + 1), length, n_frames)
     window = n_frames * config.stride_frames
     if n_available < window:
         return _short_sequence(n_available, n_frames, config.stride_frames)
-    return _every_nth(_scaled(u_start, n_available - window + 1), n_frames, config.stride_frames)
+    return _every_nth(draw_below(u_start, n_available - window + 1), n_frames, config.stride_frames)
 
 
 def evaluation_windows(n_available: int, *, n_frames: int, config: ClipConfig, n_clips: int) -> list[list[int]]:
@@ -41,28 +41,29 @@ def evaluation_windows(n_available: int, *, n_frames: int, config: ClipConfig, n
     their length and start evenly from the first to the last possible start.
     Raises InputError if there is no frame at all.
     """
-    _require_frames(n_available)
+    require_frames(n_available)
     if n_clips < 1:
         raise InputError(f"n_clips = {n_clips}", fix="ask for one clip or more")
     if config.temporal == "span":
         length = n_available if n_clips == 1 else _span_length(n_available, sum(config.span_share) / 2)
-        return [_spread(start, length, n_frames) for start in _even_starts(n_available - length, n_clips)]
+        return [_spread(start, length, n_frames) for start in even_starts(n_available - length, n_clips)]
     window = n_frames * config.stride_frames
     if n_available < window:
         return [_short_sequence(n_available, n_frames, config.stride_frames)] * n_clips
     if n_available >= n_clips * window:
         starts = [((2 * i + 1) * n_available - n_clips * window) // (2 * n_clips) for i in range(n_clips)]
     else:
-        starts = _even_starts(n_available - window, n_clips)
+        starts = even_starts(n_available - window, n_clips)
     return [_every_nth(start, n_frames, config.stride_frames) for start in starts]
 
 
-def _require_frames(n_available: int) -> None:
+def require_frames(n_available: int) -> None:
+    """InputError where a sequence has no frame."""
     if n_available < 1:
         raise InputError(f"a sequence of {n_available} frames", fix="leave clips without frames out")
 
 
-def _scaled(u: float, n: int) -> int:
+def draw_below(u: float, n: int) -> int:
     """A uniform number in [0, 1) to one of 0 .. n - 1, safe against rounding up to n."""
     return min(int(u * n), n - 1)
 
@@ -81,7 +82,7 @@ def _span_length(n_available: int, share: float) -> int:
     return min(max(int(share * n_available + 0.5), 1), n_available)
 
 
-def _even_starts(last_start: int, n_clips: int) -> list[int]:
+def even_starts(last_start: int, n_clips: int) -> list[int]:
     """``n_clips`` starts evenly from 0 to ``last_start``; a single one in the middle."""
     if n_clips == 1:
         return [last_start // 2]

@@ -37,6 +37,14 @@ _SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "ankle": (("ankle",), ("foot",), ("heel", "foot_index"), ("heel", "big_toe")),
 }
 
+# What H36M-17 has and COCO-17 has not, as means.
+_H36M_SOURCES: dict[str, tuple[str, ...]] = {
+    "hip_center": ("left_hip", "right_hip"),
+    "spine": ("left_hip", "right_hip", "left_shoulder", "right_shoulder"),
+    "shoulder_center": ("left_shoulder", "right_shoulder"),
+    "head": ("left_eye", "right_eye"),
+}
+
 # Other spellings of a part, after the side has been split off and moved to the front.
 _SYNONYMS: dict[str, str] = {
     "pelvis": "hip_center",
@@ -203,13 +211,42 @@ def to_internal(positions: Tensor, confidence: Tensor, layout: Layout) -> tuple[
     is_usable = positions.isfinite().all(dim=-1) & confidence.isfinite() & (confidence > 0)
     positions = torch.where(is_usable[..., None], positions, 0.0).to(torch.float32)
     confidence = torch.where(is_usable, confidence, 0.0).to(torch.float32)
-    weights = torch.zeros(N_JOINTS, n_expected)
-    for joint, rows in enumerate(layout.sources()):
-        weights[joint, list(rows)] = 1.0 / max(len(rows), 1)
+    weights = _mean_weights(layout.sources(), n_expected)
     is_source = weights > 0
     lowest = torch.where(is_source, confidence[..., None, :], torch.inf).amin(dim=-1)
     lowest = torch.where(is_source.any(dim=-1), lowest, 0.0)
     return torch.where((lowest > 0)[..., None], weights @ positions, 0.0), lowest
+
+
+def coco_to_h36m(positions: Tensor, confidence: Tensor, *, motionbert_compat: bool = False) -> tuple[Tensor, Tensor]:
+    """COCO-17 joints ``[..., 17, D]`` as H36M-17, with confidences ``[..., 17]``, in float32.
+
+    H36M's root is the middle of the hips, its neck that of the shoulders, its belly that of root and neck, its head
+    that of the eyes; such a mean has the mean of their confidences. A joint one of whose sources is unavailable
+    (not finite, or confidence 0) is unavailable: confidence 0, position 0.
+
+    ``motionbert_compat`` averages whatever is there and returns the confidences as they came, in the order of
+    COCO-17: so MotionBERT pairs them with the converted joints.
+    """
+    names = LAYOUTS["H36M-17"].joint_names
+    rows = [[INTERNAL.index(source) for source in _H36M_SOURCES.get(name, (name,))] for name in names]
+    weights = _mean_weights(rows, N_JOINTS)
+    positions, confidence = positions.to(torch.float32), confidence.to(torch.float32)
+    if motionbert_compat:
+        return weights @ positions, confidence
+    is_usable = positions.isfinite().all(dim=-1) & confidence.isfinite() & (confidence > 0)
+    is_known = (is_usable[..., None, :] | (weights == 0)).all(dim=-1)
+    means = weights @ torch.where(is_usable[..., None], positions, 0.0)
+    mean_confidence = torch.where(is_usable, confidence, 0.0) @ weights.T
+    return torch.where(is_known[..., None], means, 0.0), torch.where(is_known, mean_confidence, 0.0)
+
+
+def _mean_weights(sources: Sequence[Sequence[int]], n_joints: int) -> Tensor:
+    """``[len(sources), n_joints]``: times joints it gives the mean of each row's sources."""
+    weights = torch.zeros(len(sources), n_joints)
+    for joint, rows in enumerate(sources):
+        weights[joint, list(rows)] = 1.0 / max(len(rows), 1)
+    return weights
 
 
 def swap_left_right(joints: Tensor) -> Tensor:
