@@ -4,8 +4,8 @@ A matrix ``similarity [captions, videos]`` in any float type is compared as it i
 blocks; ``own [captions]`` int64 is the video of each caption, and every video has a caption. A video
 that could not be read has -inf in its whole column, which no caption prefers.
 
-Ties follow McSherry and Najork (ECIR 2008): a rank is its mean over all orders of what is tied, so
-that a constant matrix is worth what a random one is.
+Ties are averaged (McSherry and Najork, ECIR 2008): a rank is the mean of the best and the worst place
+that any order of what is tied gives, so that no figure gains from scores that are all alike.
 """
 
 import math
@@ -81,9 +81,9 @@ def text_to_video_ranks(similarity: Tensor, own: Tensor) -> Tensor:
 def best_caption_ranks(similarity: Tensor, own: Tensor) -> Tensor:
     """Float64 ``[videos]``: the rank of every video's best own caption among all captions (collaborative-experts).
 
-    With ``a`` own and ``b`` other captions tied at the best own score the first of the own ones stands,
-    on average over their orders, at ``1 + higher + b / (a + 1)``: own captions never push each other
-    down. For ``a = 1`` this is the rule of ``text_to_video_ranks``. InputError as there.
+    ``rank_j = 1 + #{i: S[i, j] > m_j} + #{i: own(i) != j, S[i, j] = m_j} / 2`` with ``m_j`` the best own
+    score: own captions that tie, as equal sentences do, never push each other down. Never better than
+    ``group_max_ranks``. InputError as ``text_to_video_ranks``.
     """
     _check(similarity, own)
     own_scores = similarity.gather(1, own[:, None]).squeeze(1)
@@ -94,7 +94,7 @@ def best_caption_ranks(similarity: Tensor, own: Tensor) -> Tensor:
         n_higher += (similarity[rows] > best).sum(0)
         n_tied += (similarity[rows] == best).sum(0)
     n_own_tied = own[own_scores == best[own]].bincount(minlength=n_videos)
-    return 1 + n_higher.double() + (n_tied - n_own_tied).double() / (n_own_tied + 1)
+    return 1 + n_higher.double() + (n_tied - n_own_tied).double() / 2
 
 
 def group_max_ranks(similarity: Tensor, own: Tensor) -> Tensor:

@@ -35,15 +35,18 @@ def read_msrvtt_qa(path: Path, *, split: str) -> tuple[VideoQuestion, ...]:
     return _checked((_question(record, name, clip, (clip,), split), record.where) for record, name, clip in named)
 
 
-def read_msvd_qa(path: Path, mapping: Path, *, split: str) -> tuple[VideoQuestion, ...]:
-    """The questions of ``<split>_qa.json``; ``mapping`` (``youtube_mapping.txt``) names the clip of video 7, ``vid7``.
+def read_msvd_qa(path: Path, *, split: str, mapping: Path | None = None) -> tuple[VideoQuestion, ...]:
+    """The questions of ``<split>_qa.json``; the kind is the first word of the question.
+
+    ``mapping`` (``youtube_mapping.txt``) names the clip of video 7, whose file may also be called ``vid7``;
+    without it the clip is ``vid7``.
 
     Raises:
         InputError: a malformed file, a video that the mapping lacks, a question id that is there twice.
     """
-    clip_of = read_youtube_mapping(mapping)
+    clip_of = read_youtube_mapping(mapping) if mapping else None
     entries = records(read_json(path), str(path))
-    return _checked((_msvd_question(entry, clip_of, mapping, split), entry.where) for entry in entries)
+    return _checked((_msvd_question(entry, clip_of, split), entry.where) for entry in entries)
 
 
 def read_tgif_frameqa(path: Path, *, split: str) -> tuple[VideoQuestion, ...]:
@@ -90,11 +93,13 @@ def _question(
     )
 
 
-def _msvd_question(entry: Record, clip_of: Mapping[str, str], mapping: Path, split: str) -> VideoQuestion:
+def _msvd_question(entry: Record, clip_of: Mapping[str, str] | None, split: str) -> VideoQuestion:
     video = f"vid{entry.number('video_id')}"
-    if video not in clip_of:
-        raise entry.error("video_id", f"{video} is not in {mapping}", "use files of one release")
-    return _question(entry, str(entry.number("id")), clip_of[video], (clip_of[video], video), split)
+    if clip_of is not None and video not in clip_of:
+        raise entry.error("video_id", f"the mapping has no {video}", "use files of one release")
+    clip = video if clip_of is None else clip_of[video]
+    stems = (video,) if clip_of is None else (clip, video)
+    return _question(entry, str(entry.number("id")), clip, stems, split)
 
 
 def _tgif_question(row: Record, split: str) -> VideoQuestion:
