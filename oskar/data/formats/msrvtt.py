@@ -7,7 +7,7 @@ The usual splits: ``read_msrvtt_list`` with ``MSRVTT_train.9k.csv`` or ``.7k.csv
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +42,7 @@ def read_msrvtt_full(annotations: Path, *, split: Split) -> tuple[CaptionedVideo
     chosen = [name for name, record in videos.items() if _split(record) == split]
     if not chosen:
         raise InputError(f"{annotations}, videos: none is of split {split!r}", fix="use the file of that split")
-    return tuple(_video(name, _known(captions, name, annotations), split) for name in chosen)
+    return _chosen(chosen, captions, split, str(annotations))
 
 
 def read_msrvtt_list(annotations: Path, ids: Path, *, split: str) -> tuple[CaptionedVideo, ...]:
@@ -52,7 +52,7 @@ def read_msrvtt_list(annotations: Path, ids: Path, *, split: str) -> tuple[Capti
         InputError: a malformed file, a listed video that has no caption.
     """
     captions = _captions(read_object(annotations), annotations)
-    return tuple(_video(name, _known(captions, name, ids, annotations), split) for name in read_ids(ids))
+    return _chosen(read_ids(ids), captions, split, f"{ids} with {annotations}")
 
 
 def read_msrvtt_1k_a(queries: Path) -> tuple[CaptionedVideo, ...]:
@@ -117,15 +117,17 @@ def _split(video: Record) -> Split:
     return _SPLIT_OF_WORD[word]
 
 
-def _known(
-    captions: Mapping[str, tuple[str, ...]], name: str, listed: Path, path: Path | None = None
-) -> tuple[str, ...]:
-    if name not in captions:
-        raise InputError(
-            f"{listed}: video {shown(name)} has no caption{f' in {path}' if path else ''}",
-            fix="use the list and the annotations of one release",
-        )
-    return captions[name]
+def _chosen(
+    names: Iterable[str], captions: Mapping[str, tuple[str, ...]], split: str, where: str
+) -> tuple[CaptionedVideo, ...]:
+    videos = []
+    for name in names:
+        if name not in captions:
+            raise InputError(
+                f"{where}: video {shown(name)} has no caption", fix="use the list and the annotations of one release"
+            )
+        videos.append(_video(name, captions[name], split))
+    return tuple(videos)
 
 
 def _video(name: str, captions: tuple[str, ...], split: str) -> CaptionedVideo:
