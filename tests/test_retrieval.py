@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from oskar.errors import InputError
 from oskar.metrics import retrieval
@@ -174,6 +175,35 @@ def test_blocks_change_nothing(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(retrieval, "BLOCK_VALUES", n_values)
         assert torch.equal(rule(similarity, own), whole)
         torch.testing.assert_close(dual_softmax(similarity, 2.0), reranked, rtol=1e-12, atol=0)
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The largest tensor that any operation makes, views of the given one aside."""
+
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storage = given.untyped_storage().data_ptr()
+        self.n_values = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: object = None
+    ) -> object:
+        made = func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() != self.storage:
+                self.n_values = max(self.n_values, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("rule", [text_to_video_ranks, best_caption_ranks, group_max_ranks])
+def test_nothing_of_the_size_of_the_matrix_is_made(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most a block, a value for each caption, or one for each pair of videos."""
+    n_captions, n_videos = 3000, 40
+    monkeypatch.setattr(retrieval, "BLOCK_VALUES", 2000)
+    similarity = torch.rand(n_captions, n_videos)
+    with Largest(similarity) as largest:
+        rule(similarity, torch.arange(n_captions) % n_videos)
+    assert 2000 <= largest.n_values <= n_captions
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
