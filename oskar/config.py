@@ -173,12 +173,14 @@ class ModelConfig:
     fusion_attention: Routing = "joint"
     target_attention: Routing = "modality"
     init_std: float = 0.02
-    content_std: float | None = None  # spread of g_m's output at the start; None: init_std for its weights
+    embedding_std: float | None = (
+        None  # spread at the start of content, position, modality and box alike; None: init_std
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "model", "width", "n_blocks", "n_heads", "init_std")
-        std = self.content_std
-        require(std is None or std > 0, "model.content_std", std, "use a positive number, or null")
+        std = self.embedding_std
+        require(std is None or std > 0, "model.embedding_std", std, "use a positive number, or null")
         require(
             self.width % self.n_heads == 0,
             "model.width",

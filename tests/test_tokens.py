@@ -16,7 +16,7 @@ from oskar.errors import InputError
 from oskar.modalities import modality_specs
 from oskar.randomness import hash_id
 from oskar.tokens import SkeletonTokens, TextTokens, TokenSource, VideoTokens, token_sources
-from oskar.tokens.skeleton import in_person_frame
+from oskar.tokens.skeleton import in_person_frame, person_squares
 from oskar.tokens.video import PIXEL_MEAN, PIXEL_STD, normalise_pixels
 
 TOKENS = TokensConfig(n_frames=4, resolution=24, patch_size=6, n_people=2, n_words=7, vocabulary_size=20)
@@ -132,7 +132,7 @@ def test_joints_at_the_edges_of_the_crop() -> None:
 
 
 def test_a_token_of_several_frames_matches_loops(make_clips: MakeClips) -> None:
-    """One joint over two frames: their values, cells and box; a missing frame is held at the mean without confidence."""
+    """One joint over two frames: their values, cells and box; a missing frame has the mean place and no confidence."""
     tokens = replace(TOKENS, joint_frames=2)
     clips = make_clips(3, tokens, absent={"skeleton": {1}}, share_confident=0.6)
     source = token_sources(clips, tokens)["skeleton"]
@@ -152,7 +152,7 @@ def test_a_token_of_several_frames_matches_loops(make_clips: MakeClips) -> None:
             continue
         n_seen += not all(is_there)
         seen = [place for place, ok in zip(places, is_there, strict=True) if ok]
-        held = [sum(values) / len(seen) for values in zip(*seen, strict=True)][:2] + [0.0]
+        held = [*[sum(values) / len(seen) for values in zip(*seen, strict=True)][:2], 0.0]
         expected = [place if ok else held for place, ok in zip(places, is_there, strict=True)]
         where = (torch.tensor([i]), torch.tensor([token]))
         torch.testing.assert_close(source.take(*where)[0], torch.tensor(expected).flatten())
@@ -250,7 +250,10 @@ def test_joints_relative_to_their_person_by_hand() -> None:
     joints = torch.zeros(1, 1, 2, 17, 3)
     joints[0, 0, :, 3] = torch.tensor([0.3, 0.4, 0.9])
     boxes = torch.tensor([[[[0.2, 0.2, 0.3, 0.5], [0.25, 0.3, 0.4, 0.6]]]])
-    moved = in_person_frame(joints, boxes)[0, 0, 0, 3]
+    squares = person_squares(boxes)
+    torch.testing.assert_close(squares, torch.tensor([[[[0.1, 0.2, 0.5, 0.6]]]]))
+    moved = in_person_frame(joints, squares)[0, 0, 0, 3]
     torch.testing.assert_close(moved, torch.tensor([0.5, 0.5, 0.9]))
-    shifted = in_person_frame(joints + torch.tensor([0.1, 0.2, 0.0]), boxes + torch.tensor([0.1, 0.2, 0.1, 0.2]))
+    shift = torch.tensor([0.1, 0.2, 0.1, 0.2])
+    shifted = in_person_frame(joints + torch.tensor([0.1, 0.2, 0.0]), person_squares(boxes + shift))
     torch.testing.assert_close(shifted[0, 0, 0, 3], moved)

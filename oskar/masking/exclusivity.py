@@ -11,7 +11,7 @@ from oskar.modalities import Modality
 
 
 def hidden_joints(visible_video: Tensor, joint_cells: Tensor, grid: tuple[int, ...], radius: int) -> Tensor:
-    """Joints, bool ``[B, N_s]``, with a cell of ``[B, N_s, C]`` that is a visible video token, or within ``radius`` of one."""
+    """Joints, bool ``[B, N_s]``, one of whose cells ``[B, N_s, C]`` is a visible video token, or near one."""
     near = widen(visible_video, grid, radius)
     return (near.gather(1, joint_cells.clamp_min(0).flatten(1)).view_as(joint_cells) & (joint_cells >= 0)).any(-1)
 

@@ -12,6 +12,13 @@ from oskar.modalities import Modality, ModalitySpec, modality_specs
 from oskar.tokens.skeleton import normalise_joints
 from oskar.tokens.video import normalise_pixels
 
+BOX_GAIN = 2.0  # spread of the first box weights: pre-activations then differ by about 1 between people
+
+
+def draw_normal(weight: Tensor, std: float) -> None:
+    """Normal weights of spread ``std``, cut at twice that."""
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
 
 def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
     """Fixed table ``[prod(grid), D]``: each axis gets ``2 ceil(D / 2A)`` channels, then cut to D.
@@ -51,6 +58,20 @@ class PositionEmbedding(nn.Module):
             embedded = embedded + self.box(tokens.boxes)
         return embedded
 
+    @torch.no_grad()
+    def scale_to(self, std: float) -> None:
+        """Draw position, modality and box anew, each with spread ``std``, so that attention can tell places apart."""
+        for vector in (self.table, self.modality):
+            if isinstance(vector, nn.Parameter):
+                draw_normal(vector, std)
+        if self.box is not None:
+            widening, narrowing = self.box[0], self.box[2]
+            assert isinstance(widening, nn.Linear)
+            assert isinstance(narrowing, nn.Linear)
+            draw_normal(widening.weight, BOX_GAIN)
+            # Boxes are about 1 long, and GELU halves the mean square of what it is given.
+            draw_normal(narrowing.weight, std / BOX_GAIN * (2.0 / narrowing.in_features) ** 0.5)
+
 
 class ContentEmbedding(nn.Module):
     """``g_m``: a linear map of a token's values, or a table where tokens are ids."""
@@ -83,7 +104,7 @@ class ContentEmbedding(nn.Module):
         tubelet's, for want of inputs, and drown in its position embedding.
         """
         n_inputs = self.projection.in_features if isinstance(self.projection, nn.Linear) else 1
-        nn.init.trunc_normal_(self.projection.weight, std=std / n_inputs**0.5, a=-2 * std, b=2 * std)
+        draw_normal(self.projection.weight, std / n_inputs**0.5)
 
 
 class TokenEmbedding(nn.Module):
@@ -98,11 +119,12 @@ class TokenEmbedding(nn.Module):
         )
         self.position = PositionEmbeddings(tokens, config.width, config)
 
-    def scale_content_to(self, std: float) -> None:
-        """Let the content of every modality start with the same spread."""
+    def scale_to(self, std: float) -> None:
+        """Let content and position of every modality start equally loud."""
         for content in self.content.values():
             assert isinstance(content, ContentEmbedding)
             content.scale_to(std)
+        self.position.scale_to(std)
 
     def forward(self, packed: PackedTokens) -> Tensor:
         parts = {name: self.content[name](tokens.values) for name, tokens in packed.tokens.items()}
@@ -119,6 +141,11 @@ class PositionEmbeddings(nn.Module):
         self.by_modality = nn.ModuleDict(
             {name: PositionEmbedding(spec, width, config) for name, spec in modality_specs(tokens).items()}
         )
+
+    def scale_to(self, std: float) -> None:
+        for position in self.by_modality.values():
+            assert isinstance(position, PositionEmbedding)
+            position.scale_to(std)
 
     def forward(self, packed: PackedTokens, content: dict[Modality, Tensor] | None = None) -> Tensor:
         """``[B, V, D]`` in float32; empty slots are zero."""

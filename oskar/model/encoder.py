@@ -21,8 +21,8 @@ class TokenEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config.width, config.n_heads, config) for _ in range(config.n_blocks))
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         init_weights(self, config.init_std)
-        if config.content_std is not None:
-            self.embedding.scale_content_to(config.content_std)
+        if config.embedding_std is not None:
+            self.embedding.scale_to(config.embedding_std)
 
     def forward(self, packed: PackedTokens, routing: Routing) -> Tensor:
         pairs = None

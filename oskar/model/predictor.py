@@ -29,6 +29,8 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.add_context_positions = config.predictor.context_positions
         init_weights(self, config.model.init_std)
+        if config.model.embedding_std is not None:
+            self.positions.scale_to(config.model.embedding_std)
 
     def queries(self, target: PackedTokens, view: int) -> Tensor:
         """Q ``[B, K, D_p]``."""

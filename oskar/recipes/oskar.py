@@ -47,7 +47,7 @@ def oskar_tiny() -> Config:
         tokens=TokensConfig(resolution=64, patch_size=8, n_people=2, n_words=32, vocabulary_size=2048),
         clip=ClipConfig(temporal="span", span_share=(0.5, 1.0), crop_scale=(0.5, 1.0), yaw_degrees=45.0),
         masking=MaskingConfig(n_visible=64, n_target=64),
-        model=ModelConfig(width=128, n_blocks=4, n_heads=4, content_std=0.5),
+        model=ModelConfig(width=128, n_blocks=4, n_heads=4, embedding_std=0.5),
         predictor=PredictorConfig(width=128, n_layers=4, n_heads=4),
         momentum=MomentumConfig(video=0.996, skeleton=0.996, text=0.996),
         train=TrainConfig(

@@ -63,7 +63,7 @@ def vjepa_tiny() -> Config:
             width=tiny.model.width,
             n_blocks=tiny.model.n_blocks,
             n_heads=tiny.model.n_heads,
-            content_std=tiny.model.content_std,
+            embedding_std=tiny.model.embedding_std,
         ),
         predictor=replace(
             large.predictor,

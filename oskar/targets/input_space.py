@@ -55,6 +55,6 @@ class InputTarget(Target):
     def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
         """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""
         if name == "skeleton":
-            return normalise_joints(tokens.values).unflatten(1, (-1, 3))[..., :2].flatten(1)
+            return normalise_joints(tokens.values).view(len(tokens.values), -1, 3)[..., :2].flatten(1)
         values = normalise_pixels(tokens.values, self.patch_size)
         return F.layer_norm(values, values.shape[-1:], eps=1e-6) if self.normalise else values

@@ -21,7 +21,8 @@ class SkeletonTokens:
     The cell of joint (x, y) in frame t is ``(t // tubelet_frames, floor(G y), floor(G x))`` on the
     video's G x G grid (assumption A17); a token has the cells of all its frames.
     With ``joint_frame="person"`` the values taken are shares of the square around all boxes of the
-    joint's person in the clip; where that square lies is left to the box embedding.
+    joint's person in the clip, and that square is the token's box: it says who and where, but not, as
+    the box of each frame would, how far the arms reach.
     """
 
     modality: Modality = "skeleton"
@@ -30,13 +31,17 @@ class SkeletonTokens:
         n_frames, n_joints = joints.shape[2:4]
         self._per_segment = n_joints
         self._per_person = n_frames // tokens.joint_frames * n_joints
+        if tokens.joint_frame == "person":
+            squares = person_squares(boxes)
+            joints_in_frame, boxes = in_person_frame(joints, squares), squares.expand_as(boxes)
+        else:
+            joints_in_frame = joints
         self._boxes = _by_segment(boxes[:, :, :, None], tokens.joint_frames)
-        self._values = joints if tokens.joint_frame == "clip" else in_person_frame(joints, boxes)
         x, y, confidence = joints.unbind(-1)
         is_inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
         is_there = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
         self._is_there = _by_segment((is_there & has_skeleton[:, None, None, None])[..., None], tokens.joint_frames)
-        self._values = _by_segment(self._values, tokens.joint_frames)
+        self._values = _by_segment(joints_in_frame, tokens.joint_frames)
         self.is_valid = self._is_there.any(2).squeeze(2)
         side = tokens.resolution // tokens.patch_size
         row, column = (y * side).long().clamp(0, side - 1), (x * side).long().clamp(0, side - 1)
@@ -62,22 +67,28 @@ class SkeletonTokens:
 
 def _by_segment(values: Tensor, n_frames: int) -> Tensor:
     """Values ``[B, S, T, J, C]`` of frames as those of tokens ``[B, S * segments * J, frames, C]``."""
-    segments = values.unflatten(2, (-1, n_frames))
+    n_clips, n_people, _, n_joints, width = values.shape
+    segments = values.reshape(n_clips, n_people, -1, n_frames, n_joints, width)
     return segments.transpose(3, 4).flatten(1, 3)
 
 
-def in_person_frame(joints: Tensor, boxes: Tensor) -> Tensor:
-    """Joints ``[B, S, T, J, 3]`` as shares of the square around each person's boxes ``[B, S, T, 4]`` over time."""
+def person_squares(boxes: Tensor) -> Tensor:
+    """The square ``[B, S, 1, 4]`` around each person's boxes ``[B, S, T, 4]`` over time; it may leave the crop."""
     has_box = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
     low = torch.where(has_box, boxes[..., :2], 1.0).amin(2, keepdim=True)
     high = torch.where(has_box, boxes[..., 2:], 0.0).amax(2, keepdim=True)
     side = (high - low).amax(-1, keepdim=True).clamp_min(1e-3)
     corner = (low + high - side) / 2
-    moved = (joints[..., :2] - corner[..., None, :]) / side[..., None, :]
-    return torch.cat([moved, joints[..., 2:]], dim=-1)
+    return torch.cat([corner, corner + side], dim=-1)
+
+
+def in_person_frame(joints: Tensor, squares: Tensor) -> Tensor:
+    """Joints ``[B, S, T, J, 3]`` as shares of their person's square ``[B, S, 1, 4]``."""
+    corner, side = squares[..., None, :2], (squares[..., 2:] - squares[..., :2])[..., None, :]
+    return torch.cat([(joints[..., :2] - corner) / side, joints[..., 2:]], dim=-1)
 
 
 def normalise_joints(values: Tensor) -> Tensor:
     """Values ``[n, 3 frames]`` of joints (x, y, confidence in each frame) with about mean 0 and variance 1."""
-    columns = zip(values.unflatten(1, (-1, 3)).unbind(2), JOINT_MEAN, JOINT_STD, strict=True)
+    columns = zip(values.view(len(values), -1, 3).unbind(2), JOINT_MEAN, JOINT_STD, strict=True)
     return torch.stack([(column - mean) / std for column, mean, std in columns], dim=2).flatten(1)

@@ -89,7 +89,8 @@ class Trainer:
 
     ``observe`` sees a part of the batch at every logged step and adds values to the record.
     ``precision`` is the dtype of matrix products; weights stay float32. ``bad_budget`` is the
-    number of clips that may turn out unreadable before the run stops.
+    number of clips that may turn out unreadable before the run stops; ``lr_scale`` gives parameters a
+    share of the learning rate by name.
     """
 
     def __init__(
@@ -103,11 +104,12 @@ class Trainer:
         device: torch.device,
         bad_budget: int,
         observe: Observe | None = None,
+        lr_scale: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         self.module = module.to(device)
         self.stream, self.config, self.run, self.device = stream, config, run, device
         self.precision, self.bad_budget, self.observe = precision, bad_budget, observe
-        self.optimizer = build_optimizer(module, config)
+        self.optimizer = build_optimizer(module, config, lr_scale)
         self.done = Progressed()
         self.metrics = MetricsFile(run)
         self._stop_signal: int | None = None

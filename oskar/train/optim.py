@@ -1,6 +1,7 @@
 """AdamW with weight decay only where it belongs, and clipping by group."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +15,25 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not is_table
 
 
-def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; rates and decay are set at every step."""
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+def build_optimizer(
+    module: nn.Module, config: TrainConfig, lr_scale: Callable[[str], float] = lambda name: 1.0
+) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters; rates and decay are set at every step.
+
+    ``lr_scale`` is the share of the learning rate that the parameter of a name has.
+    """
+    parameters: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (decayed if decays(name, parameter) else kept).append(parameter)
-    groups = [{"params": decayed, "decays": True}, {"params": kept, "decays": False}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+            parameters[decays(name, parameter), lr_scale(name)].append(parameter)
+    order = sorted(parameters, key=lambda key: (not key[0], key[1]))
+    groups = [{"params": parameters[key], "decays": key[0], "lr_scale": key[1]} for key in order]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
         group["weight_decay"] = weight_decay if group["decays"] else 0.0
 
 
