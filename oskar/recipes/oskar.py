@@ -9,6 +9,7 @@ from oskar.config import (
     ModelConfig,
     MomentumConfig,
     PredictorConfig,
+    TargetConfig,
     TokensConfig,
     TrainConfig,
 )
@@ -44,14 +45,24 @@ def oskar_tiny() -> Config:
     """A 1.2 M-parameter encoder on 16 x 64^2 for real clips on two CPU cores; about ten minutes."""
     return Config(
         recipe="oskar-tiny",
-        tokens=TokensConfig(resolution=64, patch_size=8, n_people=2, n_words=32, vocabulary_size=2048),
+        tokens=TokensConfig(
+            resolution=64,
+            patch_size=8,
+            n_people=2,
+            joint_frames=4,
+            joint_frame="person",
+            n_words=32,
+            vocabulary_size=2048,
+        ),
         clip=ClipConfig(temporal="span", span_share=(0.5, 1.0), crop_scale=(0.5, 1.0), yaw_degrees=45.0),
-        masking=MaskingConfig(n_visible=64, n_target=64),
+        masking=MaskingConfig(n_visible=64, n_target=32),
         model=ModelConfig(width=128, n_blocks=4, n_heads=4, embedding_std=0.5),
-        predictor=PredictorConfig(width=128, n_layers=4, n_heads=4),
-        momentum=MomentumConfig(video=0.996, skeleton=0.996, text=0.996),
+        predictor=PredictorConfig(width=96, n_layers=2, n_heads=4, context_positions=True),
+        target=TargetConfig(centre=True, centre_decay=0.98),
+        # Targets that start fixed cannot give up their content while the predictor still knows positions only.
+        momentum=MomentumConfig(video=1.0, skeleton=1.0, text=1.0, final=0.99),
         train=TrainConfig(
-            steps=2000, batch_size=64, lr=1e-3, lr_scaling="none", warmup_share=0.05, checkpoint_every_steps=500
+            steps=3000, batch_size=32, lr=1e-3, lr_scaling="none", warmup_share=0.05, checkpoint_every_steps=500
         ),
     )
 

@@ -71,6 +71,6 @@ def vjepa_tiny() -> Config:
             n_layers=tiny.predictor.n_layers,
             n_heads=tiny.predictor.n_heads,
         ),
-        momentum=replace(tiny.momentum, final=1.0),
+        momentum=MomentumConfig(video=0.99, skeleton=0.99, text=0.99, final=1.0),
         train=tiny.train,
     )
