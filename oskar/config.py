@@ -32,7 +32,7 @@ class TokensConfig:
     patch_size: int = 16
     min_contrast: float = 0.0  # tubelets whose pixel range is below this share of 255 are unavailable
     n_people: int = 3
-    joint_frames: int = 1  # A5: frames of a joint that make one token
+    segment_frames: int = 1  # A5: frames of a joint that make one token
     min_confidence: float = 0.3  # A6
     joint_frame: Literal["clip", "person"] = "clip"  # person: a joint's values are relative to its person
     n_words: int = 256  # A5
@@ -41,18 +41,9 @@ class TokensConfig:
     def __post_init__(self) -> None:
         n_named, n_different = len(self.modalities), len(set(self.modalities))
         require(n_named == n_different > 0, "tokens.modalities", self.modalities, "name one or more, each once")
-        require_positive(
-            self,
-            "tokens",
-            "n_frames",
-            "resolution",
-            "tubelet_frames",
-            "patch_size",
-            "n_people",
-            "joint_frames",
-            "n_words",
-        )
-        for name, per_token in (("tubelet_frames", self.tubelet_frames), ("joint_frames", self.joint_frames)):
+        sizes = ("n_frames", "resolution", "tubelet_frames", "patch_size", "n_people", "segment_frames", "n_words")
+        require_positive(self, "tokens", *sizes)
+        for name, per_token in (("tubelet_frames", self.tubelet_frames), ("segment_frames", self.segment_frames)):
             fix = f"use a multiple of tokens.{name}={per_token}"
             require(self.n_frames % per_token == 0, "tokens.n_frames", self.n_frames, fix)
         require(

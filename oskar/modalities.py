@@ -40,7 +40,7 @@ class ModalitySpec:
 def modality_specs(tokens: TokensConfig) -> dict[Modality, ModalitySpec]:
     """The specs of the modalities a recipe names, in the table's order."""
     side = tokens.resolution // tokens.patch_size
-    steps, n_segments = tokens.n_frames // tokens.tubelet_frames, tokens.n_frames // tokens.joint_frames
+    steps, n_segments = tokens.n_frames // tokens.tubelet_frames, tokens.n_frames // tokens.segment_frames
     table = {
         "video": ModalitySpec(
             name="video",
@@ -53,7 +53,7 @@ def modality_specs(tokens: TokensConfig) -> dict[Modality, ModalitySpec]:
         "skeleton": ModalitySpec(
             name="skeleton",
             n_tokens=tokens.n_people * n_segments * N_JOINTS,
-            token_width=3 * tokens.joint_frames,
+            token_width=3 * tokens.segment_frames,
             vocabulary_size=None,
             position_grid=(n_segments, N_JOINTS),
             has_box=True,

@@ -153,7 +153,7 @@ def test_exclusivity_holds_in_the_directions_asked_for_and_no_others(
 
 def test_exclusivity_reaches_every_frame_of_a_joint_token(make_clips: MakeClips) -> None:
     """Tokens of four frames lie in several cells; none of those may be given away, nor shown as a target."""
-    tokens = TokensConfig(n_frames=8, resolution=32, patch_size=4, n_people=2, joint_frames=4, n_words=8)
+    tokens = TokensConfig(n_frames=8, resolution=32, patch_size=4, n_people=2, segment_frames=4, n_words=8)
     masking = MaskingConfig(n_visible=48, n_target=48, alpha=3.0)
     clips = make_clips(24, tokens, share_confident=0.8)
     cells = {name: source.cells for name, source in token_sources(clips, tokens).items()}["skeleton"].tolist()

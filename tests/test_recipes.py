@@ -100,7 +100,8 @@ def hidden_changed(clips: ClipBatch, config: Config, view: View) -> ClipBatch:
         pixels = grid.repeat_interleave(t, 1).repeat_interleave(p, 2).repeat_interleave(p, 3)[:, :, None].bool()
         changed["frames"] = torch.where(pixels, clips.frames, 255 - clips.frames)
     if clips.joints is not None:
-        is_shown = shown["skeleton"].view(*clips.joints.shape[:-1], 1).bool()
+        by_segment = shown["skeleton"].view(N_CLIPS, clips.joints.shape[1], -1, clips.joints.shape[3])
+        is_shown = by_segment.repeat_interleave(config.tokens.segment_frames, 2)[..., None].bool()
         moved = torch.cat([1 - clips.joints[..., :2], clips.joints[..., 2:]], -1)  # which exist stays the same
         changed["joints"] = torch.where(is_shown, clips.joints, moved)
     if clips.word_ids is not None:

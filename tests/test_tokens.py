@@ -133,7 +133,7 @@ def test_joints_at_the_edges_of_the_crop() -> None:
 
 def test_a_token_of_several_frames_matches_loops(make_clips: MakeClips) -> None:
     """One joint over two frames: their values, cells and box; a missing frame has the mean place and no confidence."""
-    tokens = replace(TOKENS, joint_frames=2)
+    tokens = replace(TOKENS, segment_frames=2)
     clips = make_clips(3, tokens, absent={"skeleton": {1}}, share_confident=0.6)
     source = token_sources(clips, tokens)["skeleton"]
     assert clips.joints is not None

@@ -49,7 +49,7 @@ def oskar_tiny() -> Config:
             resolution=64,
             patch_size=8,
             n_people=2,
-            joint_frames=4,
+            segment_frames=4,
             joint_frame="person",
             n_words=32,
             vocabulary_size=2048,

@@ -180,7 +180,7 @@ def _pictures(
             image = clips.frames[0, frame].permute(1, 2, 0).numpy()
             cells = codes["video"].view(n_steps, side, side)[step].numpy()
         if clips.joints is not None:
-            of_frame = codes["skeleton"].view(tokens.n_people, -1, N_JOINTS)[:, frame // tokens.joint_frames]
+            of_frame = codes["skeleton"].view(tokens.n_people, -1, N_JOINTS)[:, frame // tokens.segment_frames]
             places = np.concatenate([clips.joints[0, :, frame, :, :2].flatten(0, 1), of_frame.reshape(-1, 1)], axis=1)
         picture = _Picture(image, cells, places)
         svg = picture_figure(_SIDE_POINTS, _SIDE_POINTS, f"clip-{number}-{step}", picture.draw)

@@ -13,7 +13,7 @@ JOINT_STD = (0.25, 0.25, 0.5)
 
 
 class SkeletonTokens:
-    """Tokens in the order person, segment, joint; a segment is ``joint_frames`` frames.
+    """Tokens in the order person, segment, joint; a segment is ``segment_frames`` frames.
 
     ``joints`` ``[B, S, T, J, 3]`` in shares of the crop. A joint is available in a frame when its
     confidence reaches ``min_confidence`` and it lies inside the crop, and a token is when its joint is
@@ -30,23 +30,23 @@ class SkeletonTokens:
     def __init__(self, joints: Tensor, boxes: Tensor, has_skeleton: Tensor, tokens: TokensConfig) -> None:
         n_frames, n_joints = joints.shape[2:4]
         self._per_segment = n_joints
-        self._per_person = n_frames // tokens.joint_frames * n_joints
+        self._per_person = n_frames // tokens.segment_frames * n_joints
         if tokens.joint_frame == "person":
             squares = person_squares(boxes)
             joints_in_frame, boxes = in_person_frame(joints, squares), squares.expand_as(boxes)
         else:
             joints_in_frame = joints
-        self._boxes = _by_segment(boxes[:, :, :, None], tokens.joint_frames)
+        self._boxes = _by_segment(boxes[:, :, :, None], tokens.segment_frames)
         x, y, confidence = joints.unbind(-1)
         is_inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
         is_there = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
-        self._is_there = _by_segment((is_there & has_skeleton[:, None, None, None])[..., None], tokens.joint_frames)
-        self._values = _by_segment(joints_in_frame, tokens.joint_frames)
+        self._is_there = _by_segment((is_there & has_skeleton[:, None, None, None])[..., None], tokens.segment_frames)
+        self._values = _by_segment(joints_in_frame, tokens.segment_frames)
         self.is_valid = self._is_there.any(2).squeeze(2)
         side = tokens.resolution // tokens.patch_size
         row, column = (y * side).long().clamp(0, side - 1), (x * side).long().clamp(0, side - 1)
         step = torch.arange(n_frames, device=joints.device).div(tokens.tubelet_frames, rounding_mode="floor")
-        cells = _by_segment((step[:, None] * side * side + row * side + column)[..., None], tokens.joint_frames)
+        cells = _by_segment((step[:, None] * side * side + row * side + column)[..., None], tokens.segment_frames)
         self.cells = torch.where(self._is_there, cells, -1).squeeze(-1)
 
     def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
