@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oskar.clip import Clip, collate_clips
 from oskar.config import Config
-from oskar.data.cropping import Crop, centre_crop, crop_frames, crop_people, sample_crop
+from oskar.data.cropping import Crop, crop_frames, crop_people, sample_crop, side_crop
 from oskar.data.decoding import probe, read_frames
 from oskar.data.frame_cache import FrameCache
 from oskar.data.manifest import Manifest
@@ -165,7 +165,7 @@ class FolderReader:
 
     def _crop(self, frame_size: tuple[int, int], row: Row, draw: Draw) -> Crop:
         if isinstance(draw, EvaluationWindow):
-            return centre_crop(frame_size)
+            return side_crop(frame_size, draw.crop, draw.n_crops)
         u = _uniforms(row, draw, _CROP_STREAM, 5)
         # A7: a mirrored frame would make a caption's "left" and "right" wrong.
         return sample_crop(u, frame_size, self._config.clip, is_flip_allowed="text" not in self.modalities_of(row))
