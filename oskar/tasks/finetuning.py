@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -33,6 +33,7 @@ from oskar.train.checkpoint import load_module_strict
 from oskar.train.device import choose_device
 from oskar.train.loop import Progressed
 from oskar.train.precision import PrecisionChoice, choose_precision
+from oskar.train.sealed import remove_folder
 
 ENCODERS = ("pretrained", "random")
 FIRST_SCORES_SHARE = 0.001  # the classifier's weights at the start, as a share of the usual
@@ -49,6 +50,8 @@ class FinetuneConfig(FitConfig):
     label_smoothing: float = 0.1
     mixup: float = 0.8  # frames only, skeletons are never mixed; the parameter of Beta, 0 for none
     cutmix: float = 1.0
+    temporal: Literal["stride", "span", "dense", "segments", "centres"] | None = None
+    stride_frames: int | None = None
     crop_scale: tuple[float, float] | None = None
     flip_probability: float | None = None
     n_windows: int = 1
@@ -65,7 +68,8 @@ class FinetuneConfig(FitConfig):
 
     def clip(self, config: ClipConfig) -> ClipConfig:
         """The run's settings of clips, with what is set here."""
-        chosen = {name: getattr(self, name) for name in ("crop_scale", "flip_probability")}
+        names = ("temporal", "stride_frames", "crop_scale", "flip_probability")
+        chosen = {name: getattr(self, name) for name in names}
         return dataclasses.replace(config, **{name: value for name, value in chosen.items() if value is not None})
 
 
@@ -225,7 +229,7 @@ def train(
     device: torch.device,
     ids: Collection[str] | None = None,
 ) -> Progressed:
-    """Fine-tune on the labelled training clips, or those among ``ids``; clips that cannot be read are listed."""
+    """Fine-tune on the labelled training clips, or those among ``ids``; ``bad`` of the result lists unreadable ones."""
     reader = SubsetReader(data.train.reader, ids)
     build = TargetedBatches(data.transfer.config, data.modality, len(data.classes), config)
     dataset = StepDataset(
@@ -233,7 +237,9 @@ def train(
     )
     stream = StepStream(dataset, config.workers)
     model.train()
-    return fit(model, stream, config, folder, precision=precision, device=device, bad_budget=len(reader))
+    done = fit(model, stream, config, folder, precision=precision, device=device, bad_budget=len(reader))
+    remove_folder(folder / "checkpoints")  # nothing goes on from it, and it is three times the saved head
+    return done
 
 
 @torch.no_grad()

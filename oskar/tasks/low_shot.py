@@ -160,27 +160,33 @@ def _evaluate(
     for subset in subsets:
         file = f"subsets/{subset.name}.json"
         write_text_atomic(out / file, ids_json(subset.ids))
-        facts = {"share": subset.share, "seed": subset.seed, "n_clips": len(subset.ids), "ids": file}
-        saved.append({**facts, "ids_sha256": ids_sha256(subset.ids)})
+        described = {"share": subset.share, "seed": subset.seed, "n_clips": len(subset.ids), "ids": file}
+        saved.append({**described, "ids_sha256": ids_sha256(subset.ids)})
     scored = {
         f"{name}_{subset.name}": learn(name, subset.ids, out / HEADS_FOLDER / name / subset.name)
         for subset in subsets
         for name in ENCODERS
     }
-    n_expected = len(labels_of(data.test.reader))
-    values = {name: _mean_and_deviation(name, subsets, scored, n_expected) for name in ENCODERS}
-    return write_results(out, data, scored, values, dataclasses.replace(conditions, facts={"subsets": saved}))
+    each = {name: _by_subset(name, subsets, scored, len(labels_of(data.test.reader))) for name in ENCODERS}
+    values = {name: _mean_and_deviation(accuracies) for name, accuracies in each.items()}
+    facts = {"subsets": saved, "accuracies_by_seed": each}
+    return write_results(out, data, scored, values, dataclasses.replace(conditions, facts=facts))
 
 
-def _mean_and_deviation(
+def _by_subset(
     name: str, subsets: list[Subset], scored: Mapping[str, ScoredClips], n_expected: int
-) -> dict[str, Any]:
-    """By head and share: mean and sample deviation over the subsets (None for a single one), then each value."""
+) -> dict[str, list[float]]:
+    """Accuracies of an encoder by head and share, in the order of the seeds."""
     values: dict[str, list[float]] = {}
     for subset in subsets:
         for key, accuracy in scored[f"{name}_{subset.name}"].accuracies(n_expected).items():
             head, _, top = key.rpartition("_")
             values.setdefault(f"{head}_{subset.size_name}_{top}", []).append(accuracy)
-    means = {key: statistics.fmean(each) for key, each in values.items()}
-    deviations = {f"{key}_std": statistics.stdev(each) if len(each) > 1 else None for key, each in values.items()}
-    return {**means, **deviations, "by_subset_seed": values}
+    return values
+
+
+def _mean_and_deviation(accuracies: Mapping[str, list[float]]) -> dict[str, float | None]:
+    """The mean of each, and the sample deviation as ``<name>_std``, None of a single value."""
+    means = {key: statistics.fmean(each) for key, each in accuracies.items()}
+    deviations = {f"{key}_std": statistics.stdev(e) if len(e) > 1 else None for key, e in accuracies.items()}
+    return {**means, **deviations}
