@@ -101,7 +101,7 @@ def write_results(
         },
     )
     _write_predictions(out / "predictions.csv", scored, expected, data.classes)
-    summary = evaluation.to_json()
+    summary: dict[str, Any] = json.loads(json.dumps(evaluation.to_json()))  # settings hold tuples, JSON has none
     write_json_atomic(out / "summary.json", summary)
     return summary
 
