@@ -34,6 +34,7 @@ from oskar.tasks.labelled import open_labelled
 from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 from oskar.tasks.task import Backbone
 from oskar.tasks.transfer import load_transfer, random_encoder
+from oskar.train.precision import PrecisionChoice
 from oskar.train.pretrain import save_transfer
 
 QUICK = FinetuneConfig(steps=40, batch_size=8, precision="float32", device="cpu", drop_path=0.2, dropout=0.1)
@@ -215,7 +216,7 @@ def test_views_are_merged_as_the_mean_of_their_probabilities(
     opened = open_labelled(run, [str(data)], "video", tmp_path / "out", "test", clip)
     model = new_recogniser(opened, "pretrained", settings, 0)
     torch.nn.init.normal_(model.classifier.weight)  # otherwise all views agree
-    float32, cpu = finetuning.choose_precision("float32", torch.device("cpu")), torch.device("cpu")
+    float32, cpu = PrecisionChoice(dtype=torch.float32, reason="test"), torch.device("cpu")
     scored = finetuning.score(model, opened, settings, float32, cpu)
     with torch.no_grad():
         expected = torch.stack(views_by_hand(model, opened.test.reader, config, 2, 3))
@@ -290,7 +291,7 @@ def test_clips_without_a_class_are_not_read(config: Config, run: Path, tmp_path:
     train, test = Watched(opened.train.reader), Watched(opened.test.reader)
     watched = replace(opened, train=replace(opened.train, reader=train), test=replace(opened.test, reader=test))
     model = new_recogniser(watched, "random", QUICK, 0)
-    float32, cpu = finetuning.choose_precision("float32", torch.device("cpu")), torch.device("cpu")
+    float32, cpu = PrecisionChoice(dtype=torch.float32, reason="test"), torch.device("cpu")
     finetuning.train(model, watched, replace(QUICK, steps=4), tmp_path / "fit", float32, cpu)
     assert train.draws == [TrainingDraw(0, step) for step in range(4)]
     assert len(finetuning.score(model, watched, QUICK, float32, cpu).labels) == 7

@@ -14,7 +14,7 @@ from runs import CommandLine, packed_folder, shrunk
 
 from oskar.errors import InputError
 from oskar.pretraining import MaskedPrediction
-from oskar.tasks import low_shot
+from oskar.tasks import low_shot, recognition
 from oskar.tasks.low_shot import (
     LowShotConfig,
     LowShotFinetuneConfig,
@@ -101,7 +101,7 @@ def test_the_epochs_stay_the_same(
 ) -> None:
     """6 epochs: in batches of 8, 120 clips are 15 steps, 60 are 7, 12 are 1; 30 clips are 3, 15 and 3 are 1."""
     seen: list[int] = []
-    original = low_shot.fit_heads
+    original = recognition.fit_heads
 
     def noted(*arguments: Any, **settings: Any) -> Any:
         heads = original(*arguments, **settings)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from runs import CommandLine, packed_folder, shrunk
 
-from oskar.config import Config
 from oskar.errors import InputError
 from oskar.pretraining import MaskedPrediction
 from oskar.tasks.finetuning import FinetuneConfig, evaluate_finetuned
@@ -23,7 +22,7 @@ TUNED = FinetuneConfig(steps=6, batch_size=4, precision="float32", device="cpu",
 
 def save_run(folder: Path, seed: int) -> Path:
     config = shrunk("oskar-tiny")
-    config: Config = replace(config, tokens=replace(config.tokens, modalities=("video", "skeleton"), n_frames=4))
+    config = replace(config, tokens=replace(config.tokens, modalities=("video", "skeleton"), n_frames=4))
     torch.manual_seed(seed)
     save_transfer(MaskedPrediction(config), config, None, folder / "encoder")
     return folder
@@ -109,7 +108,7 @@ def test_another_split_encoder_or_protocol_is_refused(place: Path, tmp_path: Pat
         if "split" in change:
             (data / "index.csv").write_text(renamed)
         with pytest.raises(InputError) as refused:
-            again(place, tmp_path / out, "finetune", data, **change)  # type: ignore[arg-type]
+            again(place, tmp_path / out, "finetune", data, **change)
         assert all(word in str(refused.value) for word in words), refused.value
         shutil.copy(place / "data/index.csv", data / "index.csv")
 
