@@ -61,8 +61,8 @@ class ClipConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    temporal: Literal["stride", "span"] = "stride"
-    stride_frames: int = 2  # temporal="stride": every n-th frame of a random window
+    temporal: Literal["stride", "span", "dense", "segments", "centres"] = "stride"  # see oskar/data/frame_choice.py
+    stride_frames: int = 2  # temporal="stride" and "dense": every n-th frame of a random window
     span_share: tuple[float, float] = (0.5, 1.0)  # temporal="span": a random share, resampled evenly
     crop_scale: tuple[float, float] = (0.3, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 1.35)

@@ -10,7 +10,7 @@ from oracles import networks
 from oskar.config import ModelConfig, TokensConfig
 from oskar.model.attention import attend
 from oskar.model.encoder import TokenEncoder
-from oskar.model.layers import GELUMLP, Attention, Block, SwiGLU, allowed_pairs
+from oskar.model.layers import GELUMLP, Attention, Block, DropPath, SwiGLU, allowed_pairs, set_drop_path
 
 
 @pytest.mark.parametrize(("bias", "has_context", "has_pairs"), list(itertools.product((False, True), repeat=3)))
@@ -90,3 +90,37 @@ def test_initial_weights_are_normal_of_the_configured_width() -> None:
     block = encoder.blocks[0]
     assert isinstance(block, Block)
     assert block.norm_mlp.eps == 1e-6
+
+
+def test_drop_path_is_nothing_until_it_is_configured() -> None:
+    config = ModelConfig(width=16, n_blocks=3, n_heads=2)
+    encoder = TokenEncoder(TokensConfig(), config).train()
+    assert not [name for name in encoder.state_dict() if "drop_path" in name]
+    branch, before = torch.randn(2, 3, 4), torch.get_rng_state()
+    assert DropPath()(branch) is branch
+    assert torch.equal(torch.get_rng_state(), before)  # pretraining draws nothing
+    set_drop_path(encoder.blocks, 0.3)
+    rates = [block.drop_path.rate for block in encoder.blocks if isinstance(block, Block)]
+    assert rates == pytest.approx([0.0, 0.15, 0.3])
+
+
+def test_drop_path_leaves_out_whole_branches_of_some_clips_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    path, branch = DropPath(), torch.ones(20000, 2, 3)
+    path.rate = 0.25
+    dropped = path.train()(branch)
+    is_kept = dropped[:, 0, 0] != 0
+    torch.testing.assert_close(dropped, is_kept[:, None, None] / 0.75 * branch)
+    assert abs(float(is_kept.double().mean()) - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 20000)
+    assert path.eval()(branch) is branch
+
+
+def test_a_block_whose_path_is_always_dropped_does_nothing_in_training() -> None:
+    torch.manual_seed(0)
+    block = networks.randomised(Block(16, 2, ModelConfig(width=16, n_heads=2))).train()
+    x = torch.randn(64, 5, 16)
+    without = block(x)
+    block.drop_path.rate = 0.5
+    changed = (block(x) - x).flatten(1).abs().amax(1) > 0
+    assert 0.5 < float(changed.double().mean()) < 1.0  # three in four keep one branch at least
+    torch.testing.assert_close(block.eval()(x), without)

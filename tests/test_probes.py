@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oskar.tasks.features import Features
-from oskar.tasks.probes import LINEAR_GAIN, AttentiveProbe, FeatureStream, Probes, nearest_neighbours, standardise
+from oskar.tasks.probes import LINEAR_GAIN, AttentiveProbe, FeatureBank, FeatureStream, Probes, nearest_neighbours
 
 
 def test_pooling_looks_at_valid_tokens_alone() -> None:
@@ -25,14 +25,17 @@ def test_standardised_features_have_mean_0_and_variance_1() -> None:
         return Features(tokens, torch.ones(n, 3, dtype=torch.bool), torch.zeros(n), ("x",) * n, ())
 
     train, test = features(0, 50), features(1, 20)
-    result = standardise(train, test)
+    bank = FeatureBank.of(train)
     pooled = train.pooled().numpy()
-    np.testing.assert_allclose(result.train.numpy(), (pooled - pooled.mean(0)) / pooled.std(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bank.pooled.numpy(), (pooled - pooled.mean(0)) / pooled.std(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        result.test.numpy(), (test.pooled().numpy() - pooled.mean(0)) / pooled.std(0), rtol=1e-4, atol=1e-5
+        bank.standardise(test.pooled()).numpy(),
+        (test.pooled().numpy() - pooled.mean(0)) / pooled.std(0),
+        rtol=1e-4,
+        atol=1e-5,
     )
-    single = standardise(features(0, 1), test)
-    assert bool(single.test.isfinite().all())
+    single = FeatureBank.of(features(0, 1)).standardise(test.pooled())
+    assert bool(single.isfinite().all())
 
 
 @pytest.mark.parametrize("out_projection", [False, True])

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oskar.config import ClipConfig
+from oskar.data.views import crop_corners
 from oskar.tokens.layouts import SWAP_LEFT_RIGHT
 
 _BELOW_ONE = 1.0 - 2.0**-24  # the largest float32 in [0, 1)
@@ -39,6 +40,18 @@ def centre_crop(frame_size: tuple[int, int]) -> Crop:
     height, width = frame_size
     side = min(height, width)
     return _on_pixels((width - side) / 2, (height - side) / 2, side, side, frame_size, flip=False)
+
+
+def side_crop(frame_size: tuple[int, int], number: int, n_crops: int) -> Crop:
+    """Square ``number`` of ``n_crops`` that lie evenly along the longer side of (height, width) pixels.
+
+    The corners are those of the official test crops; a single one is ``centre_crop``.
+    """
+    if n_crops == 1:
+        return centre_crop(frame_size)
+    side = min(frame_size)
+    top, left = crop_corners(frame_size, side=side, n_crops=n_crops)[number]
+    return _on_pixels(left, top, side, side, frame_size, flip=False)
 
 
 def sample_crop(

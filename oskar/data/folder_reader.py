@@ -9,14 +9,14 @@ from torch import Tensor
 
 from oskar.clip import Clip, collate_clips
 from oskar.config import Config
-from oskar.data.cropping import Crop, centre_crop, crop_frames, crop_people, sample_crop
+from oskar.data.cropping import Crop, crop_frames, crop_people, sample_crop, side_crop
 from oskar.data.decoding import probe, read_frames
 from oskar.data.frame_cache import FrameCache
+from oskar.data.frame_choice import evaluation_frames, n_uniforms, training_frames
 from oskar.data.manifest import Manifest
 from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
-from oskar.data.windows import evaluation_windows, window_indices
 from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.randomness import clip_keys, hash_id, uniform
@@ -141,9 +141,9 @@ class FolderReader:
     def _window(self, n_available: int, row: Row, draw: Draw) -> list[int]:
         n_frames, clip = self._config.tokens.n_frames, self._config.clip
         if isinstance(draw, EvaluationWindow):
-            return evaluation_windows(n_available, n_frames=n_frames, config=clip, n_clips=draw.n_windows)[draw.number]
-        u_start, u_share = _uniforms(row, draw, _WINDOW_STREAM, 2)
-        return window_indices(n_available, n_frames=n_frames, config=clip, u_start=u_start, u_share=u_share)
+            return evaluation_frames(n_available, n_frames=n_frames, config=clip, n_clips=draw.n_windows)[draw.number]
+        u = _uniforms(row, draw, _WINDOW_STREAM, n_uniforms(n_frames))
+        return training_frames(n_available, n_frames=n_frames, config=clip, u=u)
 
     def _people(
         self, sequence: SkeletonSequence, idx: list[int], row: Row, draw: Draw, *, is_virtual: bool
@@ -165,7 +165,7 @@ class FolderReader:
 
     def _crop(self, frame_size: tuple[int, int], row: Row, draw: Draw) -> Crop:
         if isinstance(draw, EvaluationWindow):
-            return centre_crop(frame_size)
+            return side_crop(frame_size, draw.crop, draw.n_crops)
         u = _uniforms(row, draw, _CROP_STREAM, 5)
         # A7: a mirrored frame would make a caption's "left" and "right" wrong.
         return sample_crop(u, frame_size, self._config.clip, is_flip_allowed="text" not in self.modalities_of(row))

@@ -44,7 +44,7 @@ def parse_people(data: str) -> PeopleData | None:
 
 
 class PeopleReader:
-    """Clips are generated as they are read; evaluation windows are all the same, the whole clip."""
+    """Clips are generated as they are read; evaluation windows and crops are all the same, the whole clip."""
 
     classes = ACTIONS
 

@@ -17,10 +17,23 @@ class TrainingDraw:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationWindow:
-    """Read for evaluation: window ``number`` of ``n_windows`` over the whole clip, centre crop, nothing random."""
+    """Read for evaluation: window ``number`` of ``n_windows`` over the whole clip, nothing random.
+
+    ``crop`` is the number of a square of the frame, of ``n_crops`` that lie evenly along its longer side; a single
+    one is in the middle. People of clips without a video have no frame to cut: all their crops are alike.
+    """
 
     number: int = 0
     n_windows: int = 1
+    crop: int = 0
+    n_crops: int = 1
+
+
+def evaluation_views(n_windows: int, n_crops: int) -> tuple[EvaluationWindow, ...]:
+    """All windows of the first crop, then all of the next."""
+    return tuple(
+        EvaluationWindow(number, n_windows, crop, n_crops) for crop in range(n_crops) for number in range(n_windows)
+    )
 
 
 Draw = TrainingDraw | EvaluationWindow

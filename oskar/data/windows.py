@@ -1,6 +1,6 @@
 """Which frames of a sequence a clip shows: random windows to train on, fixed ones to evaluate.
 
-Two rules, chosen by ``ClipConfig.temporal``, the same for video frames and for skeleton frames:
+Two of the rules of ``ClipConfig.temporal``, the same for video frames and for skeleton frames:
 
 ``"stride"``  A window of ``n_frames * stride_frames`` frames, of which every ``stride_frames``-th is
               taken. A sequence shorter than the window follows V-JEPA: ``L // stride_frames`` (at

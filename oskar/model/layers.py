@@ -1,5 +1,8 @@
 """Attention, feed-forward layers and the two kinds of pre-norm blocks built from them."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,6 +71,24 @@ class GELUMLP(nn.Module):
         return output
 
 
+class DropPath(nn.Module):
+    """Leave a residual branch out of a share ``rate`` of the clips, in training only; the identity at rate 0.
+
+    Stochastic depth (Huang et al. 2016): the branch of the clips that keep it is divided by ``1 - rate``. It has no
+    parameters and no state, and draws from torch's own generator, as dropout does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = 0.0
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return branch
+        is_kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.rate
+        return branch * (is_kept / (1.0 - self.rate)).to(branch.dtype)
+
+
 class Block(nn.Module):
     """Pre-norm residual block; with ``context`` its attention is cross-attention.
 
@@ -80,11 +101,19 @@ class Block(nn.Module):
         self.attention = Attention(width, n_heads, config.bias)
         self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = SwiGLU(width, config.bias) if config.mlp == "swiglu" else GELUMLP(width, config.bias)
+        self.drop_path = DropPath()
 
     def forward(self, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None) -> Tensor:
-        attended: Tensor = x + self.attention(self.norm_attention(x), context, pairs)
-        output: Tensor = attended + self.mlp(self.norm_mlp(attended))
+        attended: Tensor = x + self.drop_path(self.attention(self.norm_attention(x), context, pairs))
+        output: Tensor = attended + self.drop_path(self.mlp(self.norm_mlp(attended)))
         return output
+
+
+def set_drop_path(blocks: Iterable[nn.Module], highest: float) -> None:
+    """Let the rates of an encoder's blocks rise linearly from 0 in the first to ``highest`` in the last."""
+    paths = [block.drop_path for block in blocks if isinstance(block, Block)]
+    for i, path in enumerate(paths):
+        path.rate = highest * i / max(len(paths) - 1, 1)
 
 
 def allowed_pairs(queries: Tensor, keys: Tensor, *, within_segment: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """Frozen features: every clip's tokens through an encoder, once."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,19 @@ class Features:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def of(self, ids: Collection[str]) -> "Features":
+        """The features of the clips among ``ids``, in their own order."""
+        wanted = frozenset(ids)
+        return self._rows([i for i, clip_id in enumerate(self.clip_ids) if clip_id in wanted])
+
+    def without(self, ids: Collection[str]) -> "Features":
+        """The features of all clips but ``ids``."""
+        return self if not ids else self.of(frozenset(self.clip_ids).difference(ids))
+
+    def _rows(self, rows: list[int]) -> "Features":
+        clip_ids = tuple(self.clip_ids[i] for i in rows)
+        return Features(self.tokens[rows], self.is_valid[rows], self.labels[rows], clip_ids, self.bad)
+
     def pooled(self) -> Tensor:
         """Mean and standard deviation over the valid tokens, float32 ``[n, 2 D]``.
 
@@ -64,13 +78,16 @@ def encode_all(
     n_windows: int,
     precision: PrecisionChoice,
     device: torch.device,
+    crop: int = 0,
+    n_crops: int = 1,
 ) -> list[Features]:
-    """Features of all labelled clips of a reader by every encoder; each clip is read once.
+    """Features of one crop of all labelled clips of a reader by every encoder; each clip is read once.
 
     A clip of which a window cannot be read, or that has no usable token, is listed in ``bad``.
     Windows of one clip are encoded alone and their tokens put one after the other, as the V-JEPA
     probe does.
     """
+    views = [EvaluationWindow(number, n_windows, crop, n_crops) for number in range(n_windows)]
     indices = [i for i in range(len(reader)) if reader.label(i) >= 0]
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in encoders]
     labels: list[int] = []
@@ -80,7 +97,7 @@ def encode_all(
     with Progress(len(indices), unit="clips") as progress:
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
-            windows, ids, unread = _read_windows(reader, chosen, config, modality, n_windows)
+            windows, ids, unread = read_views(reader, chosen, config, modality, views)
             label_of = {reader.clip_id(i): reader.label(i) for i in chosen}
             bad += unread
             clip_ids += ids
@@ -100,22 +117,25 @@ def encode_all(
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """One window of several clips: its tokens, and the rows of the clips that every window has."""
+class PackedWindow:
+    """One view of several clips: its tokens, and the rows of the clips of which every view could be read."""
 
     packed: PackedTokens
     rows: Tensor
 
 
-def _read_windows(
-    reader: ClipReader, chosen: list[int], config: Config, modality: Modality, n_windows: int
-) -> tuple[list[_Window], list[str], list[tuple[str, str]]]:
-    """The windows with a usable token, the ids of the clips that can be used, and the others with a reason."""
+def read_views(
+    reader: ClipReader, chosen: Sequence[int], config: Config, modality: Modality, views: Sequence[EvaluationWindow]
+) -> tuple[list[PackedWindow], list[str], list[tuple[str, str]]]:
+    """The views with a usable token, the ids of the clips that can be used, and the others with a reason.
+
+    A clip can be used if each of its views was read and one at least has a usable token.
+    """
     read: list[tuple[PackedTokens, list[str]]] = []
     unread: dict[str, str] = {}
     usable: set[str] = set()
-    for number in range(n_windows):
-        clips = reader.read(chosen, EvaluationWindow(number, n_windows))
+    for view in views:
+        clips = reader.read(chosen, view)
         failed = dict(clips.bad)
         unread |= failed
         if clips.clips is None or not _has(clips.clips, modality):
@@ -128,7 +148,7 @@ def _read_windows(
         if reader.clip_id(i) not in usable:
             unread.setdefault(reader.clip_id(i), f"no usable token of {modality}")
     kept = [reader.clip_id(i) for i in chosen if reader.clip_id(i) not in unread]
-    windows = [_Window(packed, torch.tensor([ids.index(name) for name in kept])) for packed, ids in read if kept]
+    windows = [PackedWindow(packed, torch.tensor([ids.index(name) for name in kept])) for packed, ids in read if kept]
     return windows, kept, list(unread.items())
 
 
@@ -146,4 +166,4 @@ def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(tokens), torch.cat(is_valid)
 
 
-__all__ = ["Features", "encode_all", "tokens_of"]
+__all__ = ["Features", "PackedWindow", "encode_all", "read_views", "tokens_of"]

@@ -108,17 +108,25 @@ class Probes(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Standardised:
-    """Pooled features with mean 0 and variance 1 over the training clips."""
+class FeatureBank:
+    """Pooled features ``[n, 2 D]`` of training clips, with mean 0 and variance 1 over them, and their labels.
 
-    train: Tensor
-    test: Tensor
+    ``mean`` and ``std`` ``[2 D]`` bring other clips to the same scale.
+    """
 
+    pooled: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
 
-def standardise(train: Features, test: Features) -> Standardised:
-    pooled = train.pooled()
-    mean, std = pooled.mean(0), pooled.std(0, correction=0).clamp_min(1e-6)
-    return Standardised((pooled - mean) / std, (test.pooled() - mean) / std)
+    @classmethod
+    def of(cls, train: Features) -> "FeatureBank":
+        pooled = train.pooled()
+        mean, std = pooled.mean(0), pooled.std(0, correction=0).clamp_min(1e-6)
+        return cls((pooled - mean) / std, train.labels, mean, std)
+
+    def standardise(self, pooled: Tensor) -> Tensor:
+        return (pooled - self.mean) / self.std
 
 
 class FeatureStream:

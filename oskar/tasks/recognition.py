@@ -1,7 +1,9 @@
 """Action recognition from video or skeletons by heads on frozen features, beside their controls."""
 
-import csv
-from dataclasses import dataclass, replace
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,22 +11,23 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from oskar.config import Config, TrainConfig
-from oskar.data.open import OpenedData, open_split
-from oskar.data.reader import ClipReader
-from oskar.errors import InputError
-from oskar.metrics.classification import accuracy_percent, chance_percent, is_top_k
+from oskar.config import TrainConfig
+from oskar.metrics.classification import merge_views
 from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks.features import Features, encode_all
-from oskar.tasks.probes import FeatureStream, Probes, nearest_neighbours, standardise
-from oskar.tasks.transfer import Transfer, load_transfer, random_encoder, require_modality
+from oskar.tasks.labelled import LabelledData, open_labelled, require_labelled
+from oskar.tasks.probes import FeatureBank, FeatureStream, Probes, nearest_neighbours
+from oskar.tasks.saved_head import HEADS_FOLDER, card_of, load_head, save_head
+from oskar.tasks.scored_clips import Conditions, ScoredClips, write_results
+from oskar.tasks.transfer import random_encoder
+from oskar.train.checkpoint import load_module_strict, under
 from oskar.train.device import choose_device
 from oskar.train.loop import Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
-from oskar.train.record import prepare_run_folder, write_json_atomic
 
 HEADS = ("attentive", "linear", "knn")
+ENCODERS = ("pretrained", "random")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,19 +44,21 @@ class ProbeConfig:
     out_projection: bool = False
     n_neighbours: int = 10
     n_windows: int = 1
+    n_crops: int = 1  # at test, along the longer side of a frame; heads learn on the one in the middle
     seed: int = 0
     split: str = "test"
+    head: str | None = None  # folder of an evaluation whose heads are tested again, instead of new ones
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "n_neighbours", "n_windows"):
+        for name in ("steps", "batch_size", "lr", "n_neighbours", "n_windows", "n_crops"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
 
-    def train_config(self) -> TrainConfig:
+    def train_config(self, steps: int) -> TrainConfig:
         """The loop's settings: cosine to 0 without warm-up."""
         return TrainConfig(
-            steps=self.steps,
+            steps=steps,
             batch_size=self.batch_size,
             lr=self.lr,
             lr_scaling="none",
@@ -62,16 +67,32 @@ class ProbeConfig:
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             seed=self.seed,
-            checkpoint_every_steps=self.steps,
-            log_every_steps=max(self.steps // 20, 1),
+            checkpoint_every_steps=steps,
+            log_every_steps=max(steps // 20, 1),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Scores ``[n, classes]`` of every head on the test clips."""
+class FrozenFeatures:
+    """Features of one encoder: ``train`` in the middle crop (None where heads were learned before), ``test`` by crop.
 
-    by_head: dict[str, Tensor]
+    All crops of the test clips hold the same clips in the same order.
+    """
+
+    train: Features | None
+    test: tuple[Features, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenHeads:
+    """The trained heads of one encoder, with what standardises features and what neighbours are found in."""
+
+    probes: Probes
+    bank: FeatureBank
+
+    def tensors(self) -> dict[str, Tensor]:
+        probes = {f"probes/{name}": tensor for name, tensor in self.probes.state_dict().items()}
+        return probes | {f"bank/{f.name}": getattr(self.bank, f.name) for f in dataclasses.fields(self.bank)}
 
 
 def evaluate_recognition(
@@ -80,141 +101,148 @@ def evaluate_recognition(
     """Probe a run's frozen encoder and a random one on labelled data; writes and returns ``summary.json``.
 
     Also writes ``predictions.csv``, one row per test clip with each head's class, from which the
-    accuracies can be computed again. A test clip that cannot be read counts as wrong and is listed.
+    accuracies can be computed again, and ``heads/``. A test clip that cannot be read counts as wrong and is listed.
+    The scores of several crops are merged as the mean of their softmax (votes of neighbours: their mean).
 
     Raises:
-        InputError: wrong run, data, split or modality.
+        InputError: wrong run, data, split or modality, or a ``config.head`` of other classes or another split.
     """
-    transfer = load_transfer(run)
-    prepare_run_folder(out, resume=False)
-    require_modality(transfer.config, modality)
-    read_config = _what_is_read(transfer.config, modality)
-    if config.split == read_config.data.split:
-        raise InputError(f"split = {config.split!r} is what the heads learn on", fix="test on another split")
-    train, test = (
-        open_split(data, read_config, None, split, modality) for split in (read_config.data.split, config.split)
-    )
-    if not test.reader.classes:
-        raise InputError(f"data {', '.join(data)} has no classes of its own", fix="evaluate on one labelled data set")
+    opened = open_labelled(run, data, modality, out, config.split)
     device = choose_device(config.device)
+    scored: dict[str, ScoredClips] = {}
+    if config.head is None:
+        features = encode_splits(opened, config, config.seed, device)
+        train = features["pretrained"].train
+        assert train is not None
+        n_train, bad_train = len(train), dict(train.bad)
+        card = card_of(opened, "frozen", train.clip_ids, config.seed, dataclasses.asdict(config))
+        for name, encoded in features.items():
+            heads = fit_heads(encoded, opened, config, out / HEADS_FOLDER / name, device)
+            save_head(out, name, heads.tensors(), card)
+            scored[name] = score_heads(heads, encoded.test, config, device)
+    else:
+        heads_of = {name: _load(Path(config.head), name, opened) for name in ENCODERS}
+        _, card = load_head(Path(config.head), ENCODERS[0], opened, "frozen")
+        n_train, bad_train = len(card.train_ids), {}
+        for name, encoded in encode_splits(opened, config, card.seed, device).items():
+            scored[name] = score_heads(heads_of[name], encoded.test, config, device)
+    n_expected = len(scored["pretrained"].labels) + len(scored["pretrained"].bad)
+    values = {name: part.accuracies(n_expected) for name, part in scored.items()}
+    return write_results(out, opened, scored, values, _conditions(config, n_train, bad_train))
+
+
+def _conditions(config: ProbeConfig, n_train: int, bad_train_clips: dict[str, str]) -> Conditions:
+    return Conditions(
+        task="action-recognition",
+        protocol="frozen",
+        seed=config.seed,
+        n_windows=config.n_windows,
+        n_crops=config.n_crops,
+        n_train=n_train,
+        bad_train_clips=bad_train_clips,
+        settings=dataclasses.asdict(config),
+    )
+
+
+def encode_splits(
+    data: LabelledData, config: ProbeConfig, random_seed: int, device: torch.device
+) -> dict[str, FrozenFeatures]:
+    """Features by the pretrained encoder and a random one, of the training split only where heads are to learn."""
     precision = choose_precision(config.precision, device)
-    encoders = [transfer.encoder(modality), random_encoder(transfer.config, modality, config.seed)]
-    features = [
-        encode_all(
-            encoders, opened.reader, transfer.config, modality,
-            n_windows=config.n_windows, precision=precision, device=device,
-        )
-        for opened in (train, test)
-    ]  # fmt: skip
-    _require_labels(features[0][0], features[1][0], data)
-    n_classes = len(test.reader.classes)
-    scored = {
-        name: _score(on_train, on_test, n_classes, config, out / "heads" / name, transfer, device)
-        for name, on_train, on_test in zip(("pretrained", "random"), *features, strict=True)
+    run, modality = data.transfer, data.modality
+    encoders = [run.encoder(modality), random_encoder(run.config, modality, random_seed)]
+
+    def encode(split: str, crop: int, n_crops: int) -> list[Features]:
+        opened = data.test if split == data.split else data.train
+        features = encode_all(
+            encoders, opened.reader, run.config, modality,
+            n_windows=config.n_windows, precision=precision, device=device, crop=crop, n_crops=n_crops,
+        )  # fmt: skip
+        require_labelled(len(features[0]), split, opened.names)
+        return features
+
+    train = None if config.head is not None else encode(data.config.data.split, 0, 1)
+    crops = [encode(data.split, crop, config.n_crops) for crop in range(config.n_crops)]
+    return {
+        name: FrozenFeatures(None if train is None else train[i], _same_clips([crop[i] for crop in crops]))
+        for i, name in enumerate(ENCODERS)
     }
-    summary = _summary(transfer, test, features[1][0], scored, modality, config)
-    summary |= {"n_train": len(features[0][0]), "bad_train_clips": dict(features[0][0].bad)}
-    _write_predictions(out / "predictions.csv", features[1][0], scored, test.reader)
-    write_json_atomic(out / "summary.json", summary)
-    return summary
 
 
-def _what_is_read(config: Config, modality: Modality) -> Config:
-    """Only files that the modality needs can spoil a clip; joints of clips with a video lie on its frame."""
-    names: tuple[Modality, ...] = ("video",) if modality == "video" else ("video", modality)
-    kept = tuple(name for name in names if name in config.tokens.modalities)
-    return replace(config, tokens=replace(config.tokens, modalities=kept))
+def _same_clips(crops: list[Features]) -> tuple[Features, ...]:
+    """A clip that cannot be used in one crop is left out of all."""
+    bad = reduce(lambda seen, crop: {**dict(crop.bad), **seen}, crops, dict[str, str]())
+    return tuple(dataclasses.replace(crop.without(bad), bad=tuple(bad.items())) for crop in crops)
 
 
-def _require_labels(train: Features, test: Features, data: list[str]) -> None:
-    for name, features in (("train", train), ("test", test)):
-        if len(features) == 0:
-            raise InputError(
-                f"data {', '.join(data)}: no labelled clip in split {name!r} has the modality", fix="choose another"
-            )
-
-
-def _score(
-    train: Features,
-    test: Features,
-    n_classes: int,
+def fit_heads(
+    features: FrozenFeatures,
+    data: LabelledData,
     config: ProbeConfig,
     folder: Path,
-    transfer: Transfer,
     device: torch.device,
-) -> Scored:
-    """Train the heads on one encoder's features and score the test clips."""
-    pooled = standardise(train, test)
-    torch.manual_seed(config.seed)
-    width = train.tokens.shape[-1]
-    probes = Probes(width, transfer.config.model.n_heads, n_classes, out_projection=config.out_projection)
-    stream = FeatureStream(train, pooled.train, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed)
+    *,
+    ids: Collection[str] | None = None,
+) -> FrozenHeads:
+    """Train the heads on one encoder's training features, or on those of the clips ``ids`` for as many epochs."""
+    assert features.train is not None
+    train = features.train if ids is None else features.train.of(ids)
+    require_labelled(len(train), data.config.data.split, data.train.names)
+    n_steps = config.steps
+    if ids is not None:
+        n_steps = max(1, round(n_steps * _steps_per_epoch(train, config) / _steps_per_epoch(features.train, config)))
+    bank = FeatureBank.of(train)
+    probes = _new_probes(train.tokens.shape[-1], data, config.out_projection, config.seed)
+    standardised = bank.standardise(train.pooled())
+    stream = FeatureStream(train, standardised, n_steps=n_steps, batch_size=config.batch_size, seed=config.seed)
     folder.mkdir(parents=True, exist_ok=True)
     float32 = PrecisionChoice(dtype=torch.float32, reason="heads are small")
-    Trainer(probes, stream, config.train_config(), folder, precision=float32, device=device, bad_budget=0).fit()
-    probes.eval()
-    on_test = FeatureStream(test, pooled.test, n_steps=0, batch_size=config.batch_size, seed=0)
-    with torch.no_grad():
-        parts = [
-            probes.scores(on_test.batch(chosen).to(device))
-            for chosen in torch.split(torch.arange(len(test)), config.batch_size)
-        ]
-    by_head = {head: torch.cat([part[head].cpu() for part in parts]) for head in parts[0]}
-    by_head["knn"] = nearest_neighbours(pooled.train, train.labels, pooled.test, n_classes, config.n_neighbours)
-    return Scored(by_head)
+    settings = config.train_config(n_steps)
+    Trainer(probes, stream, settings, folder, precision=float32, device=device, bad_budget=0).fit()
+    return FrozenHeads(probes, bank)
 
 
-def _summary(
-    transfer: Transfer,
-    test: OpenedData,
-    features: Features,
-    scored: dict[str, Scored],
-    modality: Modality,
-    config: ProbeConfig,
-) -> dict[str, Any]:
-    expected = [label for i in range(len(test.reader)) if (label := test.reader.label(i)) >= 0]
-    n_expected = len(expected)
-    accuracies = {
-        name: {
-            f"{head}_top{k}": accuracy_percent(is_top_k(scores, features.labels, k), n_expected)
-            for head, scores in s.by_head.items()
-            for k in (1, 5)
-        }
-        for name, s in scored.items()
+def _steps_per_epoch(features: Features, config: ProbeConfig) -> int:
+    return len(features) // min(config.batch_size, len(features))
+
+
+def _new_probes(width: int, data: LabelledData, out_projection: bool, seed: int) -> Probes:
+    torch.manual_seed(seed)
+    return Probes(width, data.transfer.config.model.n_heads, len(data.classes), out_projection=out_projection)
+
+
+def _load(evaluation: Path, name: str, data: LabelledData) -> FrozenHeads:
+    tensors, card = load_head(evaluation, name, data, "frozen")
+    width = data.transfer.config.model.width
+    probes = _new_probes(width, data, bool(card.settings["out_projection"]), card.seed)
+    load_module_strict(probes, under("probes/", tensors), str(evaluation))
+    return FrozenHeads(probes, FeatureBank(**under("bank/", tensors)))
+
+
+@torch.no_grad()
+def score_heads(
+    heads: FrozenHeads, crops: tuple[Features, ...], config: ProbeConfig, device: torch.device
+) -> ScoredClips:
+    """Scores of the test clips: of each head the mean over the crops."""
+    probes, bank = heads.probes.to(device).eval(), heads.bank
+    n_clips, n_classes = len(crops[0]), probes.linear.out_features
+    by_crop: list[dict[str, Tensor]] = []
+    for features in crops:
+        pooled = bank.standardise(features.pooled())
+        stream = FeatureStream(features, pooled, n_steps=0, batch_size=config.batch_size, seed=0)
+        chosen = torch.split(torch.arange(n_clips), config.batch_size)
+        parts = [probes.scores(stream.batch(rows).to(device)) for rows in chosen]
+        scores = {head: torch.cat([part[head].cpu() for part in parts]) for head in parts[0]}
+        votes = nearest_neighbours(bank.pooled, bank.labels, pooled, n_classes, config.n_neighbours)
+        by_crop.append(scores | {"knn": votes})
+    video_ids = torch.arange(n_clips).repeat(len(crops))
+    crop_ids = torch.arange(len(crops)).repeat_interleave(n_clips)
+    merged = {
+        head: merge_views(torch.cat([scores[head] for scores in by_crop]), video_ids, crop_ids).probabilities
+        for head in ("attentive", "linear")
     }
-    return {
-        "task": "action-recognition",
-        "modality": modality,
-        "protocol": "frozen",
-        "data": list(test.names),
-        "split": config.split,
-        "n_classes": len(test.reader.classes),
-        "n_expected": n_expected,
-        "n_found": n_expected,
-        "n_evaluated": len(features),
-        "n_left_out": test.n_left_out,
-        "bad_clips": dict(features.bad),
-        "metrics": accuracies["pretrained"],
-        "controls": {"chance": chance_percent(torch.tensor(expected)), "random_weights": accuracies["random"]},
-        "recipe": transfer.config.recipe,
-        "seed": config.seed,
-        "n_windows": config.n_windows,
-        "checkpoint_sha256": transfer.sha256,
-        "data_sha256": test.sha256,
-    }
+    merged["knn"] = torch.stack([scores["knn"] for scores in by_crop]).mean(0)
+    return ScoredClips(merged, crops[0].labels, crops[0].clip_ids, crops[0].bad)
 
 
-def _write_predictions(path: Path, features: Features, scored: dict[str, Scored], reader: ClipReader) -> None:
-    columns = {f"{name}_{head}": s.argmax(1) for name, part in scored.items() for head, s in part.by_head.items()}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip_id", "label", *columns, "not_read"])
-        for i, clip_id in enumerate(features.clip_ids):
-            row = [reader.classes[int(column[i])] for column in columns.values()]
-            writer.writerow([clip_id, reader.classes[int(features.labels[i])], *row, ""])
-        label_of = {reader.clip_id(i): reader.label(i) for i in range(len(reader))}
-        for clip_id, reason in features.bad:
-            writer.writerow([clip_id, reader.classes[label_of[clip_id]], *[""] * len(columns), reason])
-
-
-__all__ = ["HEADS", "ProbeConfig", "evaluate_recognition"]
+__all__ = ["HEADS", "ProbeConfig", "encode_splits", "evaluate_recognition", "fit_heads", "score_heads"]
