@@ -110,11 +110,12 @@ def model_of(config: Config, run: Path, modality: Any, settings: FinetuneConfig 
 def test_slots_know_their_person(config: Config, run: Path, make_clips: Any) -> None:
     clips = make_clips(4, config.tokens, share_confident=0.6)
     packed = tokens_of(clips, config, "skeleton")
-    people = people_of_slots(packed, "skeleton", 4 * 17)
+    people = people_of_slots(packed, "skeleton", 4 // config.tokens.segment_frames * 17)
     confidence, (x, y) = clips.joints[..., 2], clips.joints[..., :2].unbind(-1)
     is_there = (confidence >= config.tokens.min_confidence) & (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
     for person in range(2):
-        assert (people == person).sum(1).tolist() == is_there[:, person].flatten(1).sum(1).tolist()
+        segments = is_there[:, person].view(4, -1, config.tokens.segment_frames, 17).any(2)
+        assert (people == person).sum(1).tolist() == segments.flatten(1).sum(1).tolist()
     frames = tokens_of(clips, config, "video")
     assert bool((people_of_slots(frames, "video", frames.segments.shape[1]) == 0).all())
 
@@ -127,7 +128,7 @@ def test_a_model_starts_without_opinion_and_a_second_person_counts_as_much(
     clips = make_clips(6, config.tokens)
     packed = tokens_of(clips, config, "skeleton")
     latents = model.backbone("skeleton", packed)
-    people = people_of_slots(packed, "skeleton", 68)
+    people = people_of_slots(packed, "skeleton", 4 // config.tokens.segment_frames * 17)
     by_hand = torch.stack(
         [torch.stack([latents[i][people[i] == p].mean(0) for p in range(2)]).mean(0) for i in range(6)]
     )

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from oskar.errors import InputError
 
 MIN_SPEEDUP = 1.2
+HOPELESS_SPEEDUP = 0.4
 MAX_RELATIVE_ERROR = 0.02  # bfloat16 rounds to 2^-9 of a value; a correct product of two is well below this
 _BUDGET_SECONDS = 0.15
 _MAX_REPEATS = 8
 _WIDTH = 384
-_ROWS = {"cpu": 512}
+_ROWS = {"cpu": 256}
 _ROWS_ELSEWHERE = 16384  # enough to fill a GPU
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -67,13 +68,16 @@ def choose_precision(setting: Literal["auto", "float32", "bfloat16"], device: to
     if setting != "auto":
         return PrecisionChoice(dtype=_DTYPES[setting], reason=f"train.precision={setting}")
     step = _mlp_step(device)
-    exact, _ = _timed(step, torch.float32, device)
+    exact, exact_seconds = _timed(step, torch.float32, device)
     try:
-        rounded, _ = _timed(step, torch.bfloat16, device)
+        rounded, rounded_seconds = _timed(step, torch.bfloat16, device)
     except RuntimeError as error:  # what torch raises where a device has no bfloat16 kernels
         return PrecisionChoice(dtype=torch.float32, reason=f"bfloat16 does not run on {device}: {error}")
     errors = [_relative_error(r, e) for r, e in zip(rounded, exact, strict=True)]
-    return _decide(_speedup(step, device), math.inf if any(map(math.isnan, errors)) else max(errors))
+    first = exact_seconds / rounded_seconds
+    # Where bfloat16 is emulated it is many times slower: once is enough to see that, and takes seconds.
+    speedup = first if first < HOPELESS_SPEEDUP else _speedup(step, device)
+    return _decide(speedup, math.inf if any(map(math.isnan, errors)) else max(errors))
 
 
 def _decide(speedup: float, relative_error: float) -> PrecisionChoice:
