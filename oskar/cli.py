@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -66,22 +66,37 @@ def pretrain(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a pretraining run's folder")],
     overrides: Overrides = None,
-    task: Annotated[str, typer.Option(help="action-recognition")] = "action-recognition",
+    task: Annotated[str, typer.Option(help="action-recognition or text-video-retrieval")] = "action-recognition",
     data: Data = [],  # noqa: B006
     modality: Annotated[str, typer.Option(help="video or skeleton")] = "video",
-    protocol: Annotated[str, typer.Option(help="frozen")] = "frozen",
+    protocol: Annotated[str, typer.Option(help="frozen, or finetune (retrieval only)")] = "frozen",
     out: Annotated[Path | None, typer.Option(help="default: RUN/evaluations/...")] = None,
 ) -> None:
-    """Evaluate a run's frozen encoder, beside chance and random weights."""
+    """Evaluate a run's encoders, beside chance and random weights."""
     from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 
-    _one_of("--task", task, ("action-recognition",))
-    _one_of("--protocol", protocol, ("frozen",))
+    _one_of("--task", task, ("action-recognition", "text-video-retrieval"))
     chosen = _modality(modality)
+    if task == "text-video-retrieval":
+        _evaluate_retrieval(run, overrides or [], data, chosen, protocol, out)
+        return
+    _one_of("--protocol", protocol, ("frozen",))
     probe = apply_overrides(ProbeConfig(), overrides or [])
     name = "-".join([task, chosen, *(Path(d).name.replace(":", "_") for d in data), f"seed{probe.seed}"])
     summary = evaluate_recognition(run, data, chosen, out or run / "evaluations" / name, probe)
     typer.echo(json.dumps(summary, indent=2))
+
+
+def _evaluate_retrieval(
+    run: Path, overrides: list[str], data: list[str], modality: Modality, protocol: str, out: Path | None
+) -> None:
+    from oskar.tasks.retrieval import TASK, RetrievalConfig, evaluate_retrieval
+
+    chosen = _protocol(protocol)
+    config = apply_overrides(RetrievalConfig(), overrides)
+    names = [Path(d).name.replace(":", "_") for d in data]
+    folder = out or run / "evaluations" / "-".join([TASK, modality, chosen, *names, f"seed{config.seed}"])
+    typer.echo(json.dumps(evaluate_retrieval(run, data, modality, folder, config, chosen), indent=2))
 
 
 @app.command()
@@ -125,6 +140,14 @@ def _with_overrides(config: Config, overrides: list[str]) -> Config:
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{option} {value!r} is not known", fix=f"use {' or '.join(known)}")
+
+
+def _protocol(name: str) -> Literal["frozen", "finetune"]:
+    protocols: tuple[Literal["frozen", "finetune"], ...] = ("frozen", "finetune")
+    for protocol in protocols:
+        if name == protocol:
+            return protocol
+    raise InputError(f"--protocol {name!r} is not known", fix="use frozen or finetune")
 
 
 def _modality(name: str) -> Modality:
