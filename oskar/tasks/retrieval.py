@@ -7,35 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from oskar.config import Config
 from oskar.data.captioned import CaptionedClips, CaptionedSplit, WhichCaptions, open_captioned, open_official
 from oskar.data.formats.caption_files import CaptionFilesConfig
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
-from oskar.masking.packing import PackedTokens
 from oskar.metrics.retrieval_controls import expected_of_chance, sentence_ceiling
 from oskar.modalities import Modality
-from oskar.model.layers import NORM_EPS
 from oskar.randomness import hash_id
 from oskar.settings import require
-from oskar.tasks.contrastive import START_LOG_SCALE, contrastive_scale, gather_with_gradient, symmetric_info_nce
+from oskar.tasks.dual_encoder import DualEncoder
 from oskar.tasks.pairs import (
     ClipMeans,
     MeansStream,
-    PairBatch,
     PairBuilder,
     SentenceDraw,
     Sentences,
     clip_means,
-    mean_latents,
     number_sentences,
     text_means,
 )
 from oskar.tasks.ranked import Queries, flat, rank, rank_by_dual_softmax, write_predictions
-from oskar.tasks.task import Backbone, Evaluation, FitConfig, Protocol, TaskModule, fit
+from oskar.tasks.task import Backbone, Evaluation, FitConfig, Protocol, fit
 from oskar.tasks.transfer import Transfer, load_transfer, require_modality
 from oskar.tokens.words import Words
 from oskar.train.device import choose_device
@@ -69,34 +64,6 @@ class RetrievalConfig(FitConfig):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
         low, high = self.crop_scale
         require(0 < low <= high <= 1, "crop_scale", (low, high), "give two shares, the smaller first")
-
-
-class DualEncoder(TaskModule):
-    """Mean latents of clips and of sentences, each through LayerNorm and Linear, as unit vectors of one space."""
-
-    def __init__(self, backbone: Backbone, modality: Modality, width: int) -> None:
-        super().__init__(backbone)
-        self.modality = modality
-        n_latent = backbone.config.model.width
-        self.projections = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.LayerNorm(n_latent, eps=NORM_EPS), nn.Linear(n_latent, width))
-                for name in (modality, "text")
-            }
-        )
-        self.log_scale = nn.Parameter(torch.tensor(START_LOG_SCALE))
-
-    def embed(self, modality: Modality, tokens: PackedTokens | Tensor) -> Tensor:
-        """Unit vectors ``[B, width]`` of packed tokens, or of their mean latents ``[B, D]``."""
-        means = tokens if isinstance(tokens, Tensor) else mean_latents(self.backbone(modality, tokens), tokens.is_valid)
-        return F.normalize(self.projections[modality](means).float(), dim=1)
-
-    def forward(self, batch: PairBatch) -> dict[str, Tensor]:
-        """The symmetric contrastive loss; equal sentences are no negatives of each other."""
-        clips, texts = self.embed(self.modality, batch.clips), self.embed("text", batch.texts)
-        clips, texts, sentence_idx = (gather_with_gradient(rows) for rows in (clips, texts, batch.sentence_idx))
-        loss = symmetric_info_nce(clips, texts, sentence_idx, self.log_scale)
-        return {"loss": loss, "scale": contrastive_scale(self.log_scale)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -312,7 +279,9 @@ def _score(job: _Job, module: DualEncoder, clips: ClipMeans, texts: Tensor, bad_
     (means,) = clips.by_encoder
 
     def embed(modality: Modality, rows: Tensor) -> Tensor:
-        return torch.cat([module.embed(modality, some.to(job.device)).cpu() for some in rows.split(1024)]).double()
+        return torch.cat(
+            [module.embed(modality, some.to(job.device)).cpu() for some in torch.split(rows, 1024)]
+        ).double()
 
     of_sentence = (embed("text", texts) @ embed(job.modality, means).T).float()
     of_sentence[:, ~clips.is_read] = -torch.inf
@@ -365,4 +334,4 @@ def _evaluation(job: _Job, scored: dict[str, _Scored]) -> Evaluation:
     )
 
 
-__all__ = ["TASK", "DualEncoder", "RetrievalConfig", "evaluate_retrieval"]
+__all__ = ["TASK", "RetrievalConfig", "evaluate_retrieval"]
