@@ -64,7 +64,11 @@ def read_caption_files(files: CaptionFilesConfig) -> tuple[Captioned, Captioned]
 
 def _msrvtt(files: CaptionFilesConfig) -> tuple[Captioned, Captioned]:
     _refuse(files, "mapping")
-    annotations, ids, test_ids = _needed(files, "annotations"), _path(files.train_ids), _path(files.test_ids)
+    annotations, ids, test_ids = (
+        _needed(files.annotations, "annotations", files),
+        _path(files.train_ids),
+        _path(files.test_ids),
+    )
     queries, chosen = _path(files.test_annotations), _path(files.test_chosen)
     train = (
         read_msrvtt_full(annotations, split="train")
@@ -84,23 +88,24 @@ def _msrvtt(files: CaptionFilesConfig) -> tuple[Captioned, Captioned]:
 
 def _msvd(files: CaptionFilesConfig) -> tuple[Captioned, Captioned]:
     _refuse(files, "test_annotations", "test_chosen")
-    annotations, mapping = _needed(files, "annotations"), _path(files.mapping)
-    train = read_msvd(annotations, _needed(files, "train_ids"), split="train", mapping=mapping)
-    return train, read_msvd(annotations, _needed(files, "test_ids"), split="test", mapping=mapping)
+    annotations, mapping = _needed(files.annotations, "annotations", files), _path(files.mapping)
+    train = read_msvd(annotations, _needed(files.train_ids, "train_ids", files), split="train", mapping=mapping)
+    return train, read_msvd(annotations, _needed(files.test_ids, "test_ids", files), split="test", mapping=mapping)
 
 
 def _vatex(files: CaptionFilesConfig) -> tuple[Captioned, Captioned]:
     _refuse(files, "test_chosen", "mapping")
-    train = read_vatex(_needed(files, "annotations"), split="train", ids=_path(files.train_ids))
-    return train, read_vatex(_needed(files, "test_annotations"), split="test", ids=_path(files.test_ids))
+    train = read_vatex(_needed(files.annotations, "annotations", files), split="train", ids=_path(files.train_ids))
+    return train, read_vatex(
+        _needed(files.test_annotations, "test_annotations", files), split="test", ids=_path(files.test_ids)
+    )
 
 
 def _path(value: str | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def _needed(files: CaptionFilesConfig, name: str) -> Path:
-    value: str | None = getattr(files, name)
+def _needed(value: str | None, name: str, files: CaptionFilesConfig) -> Path:
     if value is None:
         raise InputError(
             f"files.{name} is not set, and files.benchmark={files.benchmark} needs it", fix="name the file"
