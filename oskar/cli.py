@@ -3,10 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -28,7 +26,6 @@ app = typer.Typer(
 Data = Annotated[
     list[str], typer.Option("--data", help="a folder, a manifest, or people[:CLIPS[:SEED]]; repeat to pool")
 ]
-RunTask = Callable[[Path, list[str], Modality, Path], dict[str, Any]]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as train.steps=1000")]
 
 
@@ -69,45 +66,21 @@ def pretrain(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a pretraining run's folder")],
     overrides: Overrides = None,
-    task: Annotated[str, typer.Option(help="action-recognition or low-shot")] = "action-recognition",
+    task: Annotated[str, typer.Option(help="a wrong one lists all")] = "action-recognition",
     data: Data = [],  # noqa: B006
     modality: Annotated[str, typer.Option(help="video or skeleton")] = "video",
     protocol: Annotated[str, typer.Option(help="frozen or finetune")] = "frozen",
     out: Annotated[Path | None, typer.Option(help="default: RUN/evaluations/...")] = None,
 ) -> None:
-    """Evaluate a run's encoder, frozen or fine-tuned, beside chance and random weights."""
-    _one_of("--task", task, ("action-recognition", "low-shot"))
-    _one_of("--protocol", protocol, ("frozen", "finetune"))
-    chosen = _modality(modality)
-    seed, run_task = _recognition(task, protocol, overrides or [])
-    parts = [task, *([] if protocol == "frozen" else [protocol]), chosen]
-    name = "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{seed}"])
-    summary = run_task(run, data, chosen, out or run / "evaluations" / name)
-    typer.echo(json.dumps(summary, indent=2))
+    """Evaluate a run's encoder on a task, frozen or fine-tuned, beside chance and random weights."""
+    from oskar.tasks.evaluate import TASKS
 
-
-def _recognition(task: str, protocol: str, overrides: list[str]) -> tuple[int, RunTask]:
-    """The seed of the settings, and the evaluation with them."""
-    from oskar.tasks.finetuning import FinetuneConfig, evaluate_finetuned
-    from oskar.tasks.low_shot import (
-        LowShotConfig,
-        LowShotFinetuneConfig,
-        evaluate_low_shot,
-        evaluate_low_shot_finetuned,
-    )
-    from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
-
-    if protocol == "frozen" and task == "low-shot":
-        shots = apply_overrides(LowShotConfig(), overrides)
-        return shots.seed, partial(evaluate_low_shot, config=shots)
-    if protocol == "frozen":
-        probe = apply_overrides(ProbeConfig(), overrides)
-        return probe.seed, partial(evaluate_recognition, config=probe)
-    if task == "low-shot":
-        tuned_shots = apply_overrides(LowShotFinetuneConfig(), overrides)
-        return tuned_shots.seed, partial(evaluate_low_shot_finetuned, config=tuned_shots)
-    tuned = apply_overrides(FinetuneConfig(), overrides)
-    return tuned.seed, partial(evaluate_finetuned, config=tuned)
+    _one_of("--task", task, tuple(TASKS))
+    how, chosen = _protocol(protocol), _modality(modality)
+    prepared = TASKS[task](how, overrides or [])
+    parts = [task, *([] if how == "frozen" else [how]), chosen]
+    name = "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{prepared.seed}"])
+    typer.echo(json.dumps(prepared.run(run, data, chosen, out or run / "evaluations" / name), indent=2))
 
 
 @app.command()
@@ -151,6 +124,14 @@ def _with_overrides(config: Config, overrides: list[str]) -> Config:
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{option} {value!r} is not known", fix=f"use {' or '.join(known)}")
+
+
+def _protocol(name: str) -> Literal["frozen", "finetune"]:
+    if name == "frozen":
+        return "frozen"
+    if name == "finetune":
+        return "finetune"
+    raise InputError(f"--protocol {name!r} is not known", fix="use frozen or finetune")
 
 
 def _modality(name: str) -> Modality:

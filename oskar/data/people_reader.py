@@ -8,7 +8,7 @@ import torch
 
 from oskar.clip import ClipBatch
 from oskar.config import Config
-from oskar.data.people import ACTIONS, PeopleWorld, clip_name, generate
+from oskar.data.people import ACTIONS, PeopleWorld, clip_name, describe, generate
 from oskar.data.reader import Draw, ReadClips
 from oskar.errors import InputError
 from oskar.randomness import hash_id
@@ -75,6 +75,10 @@ class PeopleReader:
 
     def label(self, index: int) -> int:
         return index % len(ACTIONS)
+
+    def captions(self) -> list[str]:
+        """The caption of every clip, without drawing any."""
+        return describe(self._world, torch.arange(self._n), self._seed, self._split)
 
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
         people = generate(self._world, torch.tensor(indices), self._seed, self._split)

@@ -3,6 +3,10 @@
 from oskar.data.people.actions import ACTIONS, PAIRS
 from oskar.data.people.language import Question
 from oskar.data.people.settings import PeopleWorld, Split
-from oskar.data.people.world import IDLE, PeopleClips, clip_name, generate
+from oskar.data.people.world import IDLE, PeopleClips, clip_name, describe, generate
 
-__all__ = ["ACTIONS", "IDLE", "PAIRS", "PeopleClips", "PeopleWorld", "Question", "Split", "clip_name", "generate"]
+# fmt: off
+__all__ = [
+    "ACTIONS", "IDLE", "PAIRS", "PeopleClips", "PeopleWorld", "Question", "Split", "clip_name", "describe", "generate",
+]
+# fmt: on
