@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -66,22 +66,49 @@ def pretrain(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a pretraining run's folder")],
     overrides: Overrides = None,
-    task: Annotated[str, typer.Option(help="action-recognition")] = "action-recognition",
+    task: Annotated[str, typer.Option(help="action-recognition or video-question-answering")] = "action-recognition",
     data: Data = [],  # noqa: B006
     modality: Annotated[str, typer.Option(help="video or skeleton")] = "video",
-    protocol: Annotated[str, typer.Option(help="frozen")] = "frozen",
+    protocol: Annotated[str, typer.Option(help="frozen, or finetune where the task has it")] = "frozen",
     out: Annotated[Path | None, typer.Option(help="default: RUN/evaluations/...")] = None,
 ) -> None:
-    """Evaluate a run's frozen encoder, beside chance and random weights."""
+    """Evaluate a run's encoder on a task, frozen or fine-tuned, beside the task's controls."""
+    _one_of("--task", task, ("action-recognition", "video-question-answering"))
+    chosen = _modality(modality)
+    if task == "video-question-answering":
+        summary = _answer_questions(run, data, chosen, protocol, out, overrides or [])
+    else:
+        summary = _recognise(run, data, chosen, protocol, out, overrides or [])
+    typer.echo(json.dumps(summary, indent=2))
+
+
+def _recognise(
+    run: Path, data: list[str], modality: Modality, protocol: str, out: Path | None, overrides: list[str]
+) -> dict[str, Any]:
     from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 
-    _one_of("--task", task, ("action-recognition",))
     _one_of("--protocol", protocol, ("frozen",))
-    chosen = _modality(modality)
-    probe = apply_overrides(ProbeConfig(), overrides or [])
-    name = "-".join([task, chosen, *(Path(d).name.replace(":", "_") for d in data), f"seed{probe.seed}"])
-    summary = evaluate_recognition(run, data, chosen, out or run / "evaluations" / name, probe)
-    typer.echo(json.dumps(summary, indent=2))
+    probe = apply_overrides(ProbeConfig(), overrides)
+    folder = out or _evaluation_folder(run, ["action-recognition", modality], data, probe.seed)
+    return evaluate_recognition(run, data, modality, folder, probe)
+
+
+def _answer_questions(
+    run: Path, data: list[str], modality: Modality, protocol: str, out: Path | None, overrides: list[str]
+) -> dict[str, Any]:
+    from oskar.tasks.question_answering import TASK, QuestionAnsweringConfig, evaluate_question_answering
+
+    _one_of("--protocol", protocol, ("frozen", "finetune"))
+    config = apply_overrides(QuestionAnsweringConfig(), overrides)
+    folder = out or _evaluation_folder(run, [TASK, modality, protocol], data, config.seed)
+    return evaluate_question_answering(
+        run, data, modality, "frozen" if protocol == "frozen" else "finetune", folder, config
+    )
+
+
+def _evaluation_folder(run: Path, words: list[str], data: list[str], seed: int) -> Path:
+    names = [Path(d).name.replace(":", "_") for d in data]
+    return run / "evaluations" / "-".join([*words, *names, f"seed{seed}"])
 
 
 @app.command()
