@@ -43,9 +43,7 @@ def test_questions_about_people_are_those_of_the_clips(config: Config, monkeypat
     world = PeopleWorld(n_frames=tokens.n_frames, resolution=tokens.resolution, n_people=tokens.n_people)
     clips = generate(world, torch.arange(20), 3, "test")
     expected = [(i, q.question, q.answer, q.kind) for i, asked in enumerate(clips.questions) for q in asked]
-    found = [
-        (place, q.question, q.answer, q.kind) for place, q in zip(opened.clip_idx, opened.questions, strict=True)
-    ]
+    found = [(place, q.question, q.answer, q.kind) for place, q in zip(opened.clip_idx, opened.questions, strict=True)]
     assert found == expected
     assert {q.kind for q in opened.questions} == {"action", "count", "colour", "side", "who"}
     assert len({q.question_id for q in opened.questions}) == len(expected)
