@@ -35,7 +35,9 @@ BLIND = ("language_only", "most_frequent", "most_frequent_of_kind")
 @pytest.fixture
 def config() -> Config:
     config = shrunk("oskar-tiny")
-    return replace(config, tokens=replace(config.tokens, n_frames=4), model=replace(config.model, n_blocks=1))
+    clip = replace(config.clip, yaw_degrees=0.0)
+    tokens = replace(config.tokens, n_frames=4)
+    return replace(config, tokens=tokens, clip=clip, model=replace(config.model, n_blocks=1))
 
 
 def saved_run(config: Config, folder: Path, *, has_words: bool = True) -> Path:
@@ -96,7 +98,7 @@ def require_recomputable(out: Path, summary: dict[str, Any]) -> None:
 @pytest.mark.parametrize("protocol", ["frozen", "finetune"])
 def test_both_inputs_solve_what_neither_does_alone(run: Path, tmp_path: Path, protocol: Protocol) -> None:
     data = pose_questions(tmp_path / "data")
-    config = replace(QUICK, encoder_lr_share=1.0, label_smoothing=0.0)
+    config = replace(QUICK, steps=50, encoder_lr_share=1.0, label_smoothing=0.0)
     summary = evaluate(run, data, tmp_path / "out", protocol=protocol, config=config)
     assert summary["metrics"]["accuracy_percent"] > 90
     assert summary["controls"]["language_only"]["accuracy_percent"] == 50.0  # 1/3 of poses, 2/3 of "no"
@@ -121,7 +123,10 @@ def test_the_same_seed_gives_the_same_numbers(run: Path, tmp_path: Path, protoco
     # The run of no steps is its control's own start.
     assert summary["metrics"] == summary["controls"]["random_weights"]
     other = evaluate(run, data, tmp_path / "other", protocol=protocol, config=replace(config, seed=1))
-    heads = [next((tmp_path / name / "heads/prediction/checkpoints").glob("*/tensors.safetensors")).read_bytes() for name in ("out", "again", "other")]  # fmt: skip
+    heads = [
+        next((tmp_path / name / "heads/prediction/checkpoints").glob("*/tensors.safetensors")).read_bytes()
+        for name in ("out", "again", "other")
+    ]
     assert heads[0] == heads[1] != heads[2]
     assert other["seed"] == 1
 
@@ -156,7 +161,8 @@ def test_answers_do_not_depend_on_how_they_are_batched(
     def ask(study: Study, module: Any, variant: Variant, encoded: Any) -> list[str | None]:
         nonlocal n_asked
         n_asked += 1
-        answers = [inner(replace(study, config=replace(study.config, batch_size=n)), module, variant, encoded) for n in (1, 5, 64)]  # fmt: skip
+        configs = [replace(study.config, batch_size=n) for n in (1, 5, 64)]
+        answers = [inner(replace(study, config=config), module, variant, encoded) for config in configs]
         assert answers[0] == answers[1] == answers[2]
         return answers[0]
 
@@ -185,10 +191,7 @@ def test_clips_that_cannot_be_read_are_wrong_and_listed(run: Path, tmp_path: Pat
     assert (summary["n_expected"], summary["n_found"], summary["n_evaluated"]) == (5, 4, 3)
     assert summary["metrics"]["coverage_percent"] == 60.0
     assert summary["controls"]["most_frequent"]["accuracy_percent"] == 60.0  # needs no clip
-    assert sorted(summary["bad_clips"]) == ["msrvtt-qa/video1", "msrvtt-qa/video3"] or sorted(summary["bad_clips"]) == [
-        "video1",
-        "video3",
-    ]
+    assert sorted(summary["bad_clips"]) == ["video1", "video3"]
     assert sorted(summary["bad_train_clips"]) == ["video6", "video7"]
     assert summary["n_train_answers_outside_list"] == 1
     rows = rows_of(tmp_path / "out")
@@ -249,7 +252,8 @@ def test_the_command_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     oskar = CommandLine(monkeypatch, capsys)
     words = ("evaluate", run, "--task", "video-question-answering", "--modality", "skeleton", "--data")
     data = pose_questions(tmp_path / "data", 8)
-    code, printed = oskar(*words, data, "--protocol", "finetune", "steps=2", "precision=float32", "device=cpu", "n_answers=all")  # fmt: skip
+    settings = ("steps=2", "precision=float32", "device=cpu", "n_answers=all")
+    code, printed = oskar(*words, data, "--protocol", "finetune", *settings)
     assert code == 0, printed
     assert "coverage_percent" in printed
     assert (run / "evaluations/video-question-answering-skeleton-finetune-data-seed0/answers.json").is_file()
@@ -267,12 +271,13 @@ def written_out(state: dict[str, Tensor], clip: Tensor, question: Tensor, n_laye
     x = question[None]
     for i in range(n_layers):
         own = f"layers.{i}."
-        for norm_name, name, context in (("norm_self", "self_attention", None), ("norm_cross", "cross_attention", clip[None])):  # fmt: skip
+        for norm_name, name in (("norm_self", "self_attention"), ("norm_cross", "cross_attention")):
             normed = norm(own + norm_name, x)
             weight, output = state[f"{own}{name}.query_key_value.weight"], state[f"{own}{name}.output.weight"]
-            read = networks.attention(normed, normed if context is None else context, weight, None, n_heads)
-            x = x + torch.einsum("bqe,de->bqd", read, output)
-        gate, value = torch.einsum("bqd,hd->bqh", norm(own + "norm_mlp", x), state[own + "mlp.gate_value.weight"]).chunk(2, -1)  # fmt: skip
+            context = normed if name == "self_attention" else clip[None]
+            x = x + torch.einsum("bqe,de->bqd", networks.attention(normed, context, weight, None, n_heads), output)
+        both = torch.einsum("bqd,hd->bqh", norm(own + "norm_mlp", x), state[own + "mlp.gate_value.weight"])
+        gate, value = both.chunk(2, -1)
         x = x + torch.einsum("bqh,dh->bqd", gate * torch.sigmoid(gate) * value, state[own + "mlp.output.weight"])
     hidden = state["answer.0.weight"] @ x[0].mean(0) + state["answer.0.bias"]
     hidden = norm("answer.2", hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5)))

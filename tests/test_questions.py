@@ -52,8 +52,8 @@ def test_questions_about_people_are_those_of_the_clips(config: Config, monkeypat
 
 def test_a_folder_of_questions(config: Config, tmp_path: Path) -> None:
     data = packed_folder(tmp_path / "joints", 4)  # s0, s2 train, s1, s3 test
-    write_questions(data, ("s0", "what is it?", "a", "q7"), ("s1", "who runs, then?", "b", "q8"), ("s1", "why", "c", "9"),
-                    header="clip_id,question,answer,question_id")  # fmt: skip
+    rows = [("s0", "what is it?", "a", "q7"), ("s1", "who runs, then?", "b", "q8"), ("s1", "why", "c", "9")]
+    write_questions(data, *rows, header="clip_id,question,answer,question_id")
     train, test = (open_questions([str(data)], config, split, "skeleton") for split in ("train", "test"))
     assert [(q.question_id, q.clip_id, q.kind, q.answer) for q in train.questions] == [("q7", "joints/s0", "what", "a")]
     assert [(q.question_id, q.question) for q in test.questions] == [("q8", "who runs, then?"), ("9", "why")]
@@ -102,7 +102,10 @@ def test_questions_that_cannot_be_used_are_refused(config: Config, tmp_path: Pat
 def official_folder(folder: Path, name: str) -> Path:
     """Two training questions about clip 0, two test questions about clips 1 and 2; the video of clip 2 is missing."""
     (folder / "videos").mkdir(parents=True)
-    asked = {"train": [(0, "what is it", "kite"), (0, "who runs", "dog")], "test": [(1, "what is it", "kite"), (2, "who runs", "cook")]}  # fmt: skip
+    asked = {
+        "train": [(0, "what is it", "kite"), (0, "who runs", "dog")],
+        "test": [(1, "what is it", "kite"), (2, "who runs", "cook")],
+    }
     for split, questions in asked.items():
         if name == "tgif-frameqa":
             lines = ["gif_name\tquestion\tanswer\ttype\tvid_id\tkey\tdescription"]
