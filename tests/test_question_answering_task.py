@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 from oracles import networks
-from runs import CommandLine, noise_video, packed_folder, shrunk
-from test_questions import official_folder, write_questions
+from runs import CommandLine, noise_video, official_questions, packed_folder, shrunk, write_questions
 from torch import Tensor
 
 from oskar.config import Config, ModelConfig
@@ -202,7 +201,7 @@ def test_clips_that_cannot_be_read_are_wrong_and_listed(run: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["msvd-qa", "tgif-frameqa"])
 def test_official_sets_are_answered(run: Path, tmp_path: Path, name: str) -> None:
-    folder = official_folder(tmp_path / "official", name)
+    folder = official_questions(tmp_path / "official", name)
     summary = evaluate(run, f"{name}:{folder}", tmp_path / "out", "video", config=replace(QUICK, steps=2))
     assert (summary["n_expected"], summary["n_evaluated"], summary["n_answers"]) == (2, 1, 2)
     assert summary["metrics"]["coverage_percent"] == 50.0  # nobody in training answered "cook"

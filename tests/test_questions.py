@@ -1,14 +1,12 @@
 """Questions of people, folders and official files, and the readers over them."""
 
-import csv
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from runs import noise_video, packed_folder, shrunk, video_folder
+from runs import official_questions, packed_folder, shrunk, video_folder, write_questions
 
 from oskar.config import Config
 from oskar.data import people_reader
@@ -27,13 +25,6 @@ WORDS = QuestionWords(train_words(["what is it who runs there"], 64), 16, 3)
 def config() -> Config:
     config = shrunk("oskar-tiny")
     return replace(config, tokens=replace(config.tokens, modalities=("video", "skeleton"), n_frames=4))
-
-
-def write_questions(folder: Path, *rows: tuple[str, ...], header: str = "clip_id,question,answer") -> Path:
-    with (folder / "qa.csv").open("w", newline="", encoding="utf-8") as file:
-        file.write(header + "\n")
-        csv.writer(file).writerows(rows)
-    return folder
 
 
 def test_questions_about_people_are_those_of_the_clips(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,30 +90,9 @@ def test_questions_that_cannot_be_used_are_refused(config: Config, tmp_path: Pat
             open_questions(names, config, "test", "skeleton")
 
 
-def official_folder(folder: Path, name: str) -> Path:
-    """Two training questions about clip 0, two test questions about clips 1 and 2; the video of clip 2 is missing."""
-    (folder / "videos").mkdir(parents=True)
-    asked = {
-        "train": [(0, "what is it", "kite"), (0, "who runs", "dog")],
-        "test": [(1, "what is it", "kite"), (2, "who runs", "cook")],
-    }
-    for split, questions in asked.items():
-        if name == "tgif-frameqa":
-            lines = ["gif_name\tquestion\tanswer\ttype\tvid_id\tkey\tdescription"]
-            lines += [f"gif{v}\t{q}\t{a}\t{i}\tFRAMEQA{i}\t{i}\tsecret {a}" for i, (v, q, a) in enumerate(questions)]
-            (folder / f"{split.capitalize()}_frameqa_question.csv").write_text("\n".join(lines) + "\n")
-        else:
-            entries = [{"id": i, "video_id": v, "question": q, "answer": a} for i, (v, q, a) in enumerate(questions)]
-            (folder / f"{split}_qa.json").write_text(json.dumps(entries))
-    stem = {"msrvtt-qa": "video", "msvd-qa": "vid", "tgif-frameqa": "gif"}[name]
-    for i in range(2):
-        noise_video(folder / "videos" / f"{stem}{i}.mkv", seed=i)
-    return folder
-
-
 @pytest.mark.parametrize("name", list(BENCHMARKS))
 def test_official_files_with_a_folder_of_videos(config: Config, tmp_path: Path, name: str) -> None:
-    folder = official_folder(tmp_path / "official", name)
+    folder = official_questions(tmp_path / "official", name)
     train, test = (open_questions([f"{name}:{folder}"], config, split, "video") for split in ("train", "test"))
     assert [(q.question, q.answer) for q in train.questions] == [("what is it", "kite"), ("who runs", "dog")]
     assert (train.clip_idx, test.clip_idx) == ((0, 0), (0, None))

@@ -3,9 +3,9 @@
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from oskar.config import Config
 from oskar.data.question_reader import QuestionWords
@@ -13,9 +13,15 @@ from oskar.data.questions import OpenedQuestions, open_questions
 from oskar.errors import InputError
 from oskar.metrics.question_answering import AnswerAccuracy, answer_accuracy, answer_list
 from oskar.modalities import Modality
-from oskar.settings import require
-from oskar.tasks.question_fitting import Answered, Study, Variant, answer_finetuned, answer_frozen
-from oskar.tasks.task import Evaluation, FitConfig, Protocol
+from oskar.tasks.question_fitting import (
+    Answered,
+    QuestionAnsweringConfig,
+    Study,
+    Variant,
+    answer_finetuned,
+    answer_frozen,
+)
+from oskar.tasks.task import Evaluation, Protocol
 from oskar.tasks.transfer import Transfer, load_transfer, require_modality
 from oskar.train.device import choose_device
 from oskar.train.precision import choose_precision
@@ -23,32 +29,6 @@ from oskar.train.record import prepare_run_folder, write_json_atomic
 
 TASK = "video-question-answering"
 NOTE_COMPOSED = "questions and answers are composed from class labels: this is action recognition put into words"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QuestionAnsweringConfig(FitConfig):
-    """How answers are learned.
-
-    What is published for fine-tuning on the benchmarks lies around ``batch_size=128 lr=1e-4`` and 10 to 15 epochs,
-    with the encoders at a fifth of the head's rate.
-    """
-
-    batch_size: int = 64
-    encoder_lr_share: float = 0.2
-    layer_decay: float = 0.8
-    clip_norm: float | None = 5.0
-    label_smoothing: float = 0.1
-    n_layers: int = 2  # of the head's decoder
-    max_words: int = 32
-    n_answers: int | Literal["benchmark", "all"] = "benchmark"  # how many of the most frequent training answers
-
-    def __post_init__(self) -> None:
-        FitConfig.__post_init__(self)
-        for name in ("n_layers", "max_words"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
-        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "use a share below 1")
-        is_too_small = isinstance(self.n_answers, int) and self.n_answers < 1
-        require(not is_too_small, "n_answers", self.n_answers, "use a positive number, benchmark or all")
 
 
 def evaluate_question_answering(
@@ -84,7 +64,7 @@ def evaluate_question_answering(
     answered = answer(study, variants, out / "heads")
     answered.by_variant |= _most_frequent(train, test, study.answers)
     _write_predictions(out / "predictions.csv", test, answered)
-    summary = _evaluation(study, answered, config).to_json()
+    summary = _evaluation(study, answered).to_json()
     write_json_atomic(out / "summary.json", summary)
     return summary
 
@@ -146,8 +126,6 @@ def _study(
         modality=modality,
         protocol=protocol,
         config=config,
-        n_layers=config.n_layers,
-        label_smoothing=config.label_smoothing,
         precision=choose_precision(config.precision, device),
         device=device,
     )
@@ -169,8 +147,8 @@ def _most_frequent(
     }
 
 
-def _evaluation(study: Study, answered: Answered, config: QuestionAnsweringConfig) -> Evaluation:
-    test, train = study.test, study.train
+def _evaluation(study: Study, answered: Answered) -> Evaluation:
+    test, train, config = study.test, study.train, study.config
     truth, kinds = [q.answer for q in test.questions], [q.kind for q in test.questions]
     accuracy = {
         name: answer_accuracy(given, truth, kinds, study.answers) for name, given in answered.by_variant.items()
@@ -229,3 +207,6 @@ def _write_predictions(path: Path, test: OpenedQuestions, answered: Answered) ->
             given = [column[i] or "" for column in columns.values()]
             reason = answered.bad_test.get(q.clip_id, "")
             writer.writerow([q.question_id, q.clip_id, q.question, q.answer, q.kind, *given, reason])
+
+
+__all__ = ["NOTE_COMPOSED", "TASK", "QuestionAnsweringConfig", "evaluate_question_answering"]
