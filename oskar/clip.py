@@ -4,7 +4,8 @@ Shapes: T frames, S people, J joints (the internal 17), H W pixels, B clips.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    def rows(self, idx: Tensor) -> "ClipBatch":
+        """The clips at ``idx`` int64 ``[n]``, in that order; one may be there several times."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        chosen: dict[str, Any] = {name: None if values is None else values[idx] for name, values in fields.items()}
+        return replace(self, **chosen)
 
 
 def collate_clips(clips: Sequence[Clip], *, n_words: int, n_people: int) -> ClipBatch:

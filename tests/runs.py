@@ -116,6 +116,38 @@ def video_folder(folder: Path, n_clips: int, **columns: Callable[[int], object])
     return write_index(folder, rows)
 
 
+def write_questions(folder: Path, *rows: tuple[str, ...], header: str = "clip_id,question,answer") -> Path:
+    """Write ``qa.csv`` into a folder."""
+    with (folder / "qa.csv").open("w", newline="", encoding="utf-8") as file:
+        file.write(header + "\n")
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+def official_questions(folder: Path, name: str) -> Path:
+    """The official files of a benchmark: two training questions about clip 0, one about test clips 1 and 2 each.
+
+    The video of clip 2 is missing.
+    """
+    (folder / "videos").mkdir(parents=True)
+    asked = {
+        "train": [(0, "what is it", "kite"), (0, "who runs", "dog")],
+        "test": [(1, "what is it", "kite"), (2, "who runs", "cook")],
+    }
+    for split, questions in asked.items():
+        if name == "tgif-frameqa":
+            lines = ["gif_name\tquestion\tanswer\ttype\tvid_id\tkey\tdescription"]
+            lines += [f"gif{v}\t{q}\t{a}\t{i}\tFRAMEQA{i}\t{i}\tsecret {a}" for i, (v, q, a) in enumerate(questions)]
+            (folder / f"{split.capitalize()}_frameqa_question.csv").write_text("\n".join(lines) + "\n")
+        else:
+            entries = [{"id": i, "video_id": v, "question": q, "answer": a} for i, (v, q, a) in enumerate(questions)]
+            (folder / f"{split}_qa.json").write_text(json.dumps(entries))
+    stem = {"msrvtt-qa": "video", "msvd-qa": "vid", "tgif-frameqa": "gif"}[name]
+    for i in range(2):
+        noise_video(folder / "videos" / f"{stem}{i}.mkv", seed=i)
+    return folder
+
+
 def records(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 

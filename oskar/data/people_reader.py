@@ -8,6 +8,7 @@ import torch
 
 from oskar.clip import ClipBatch
 from oskar.config import Config
+from oskar.data.formats.video_text import VideoQuestion
 from oskar.data.people import ACTIONS, PeopleWorld, clip_name, describe, generate
 from oskar.data.reader import Draw, ReadClips
 from oskar.errors import InputError
@@ -79,6 +80,24 @@ class PeopleReader:
     def captions(self) -> list[str]:
         """The caption of every clip, without drawing any."""
         return describe(self._world, torch.arange(self._n), self._seed, self._split)
+
+    def questions(self) -> tuple[VideoQuestion, ...]:
+        """All questions about the clips in order; they are the same at any size, so none is drawn large."""
+        world = PeopleWorld(n_frames=2, resolution=16, n_people=self._world.n_people)
+        asked = generate(world, torch.arange(self._n), self._seed, self._split).questions
+        return tuple(
+            VideoQuestion(
+                question_id=f"{self.clip_id(i)}/{number}",
+                clip_id=self.clip_id(i),
+                file_stems=(),
+                question=q.question,
+                answer=q.answer,
+                kind=q.kind,
+                split=self._split,
+            )
+            for i, of_clip in enumerate(asked)
+            for number, q in enumerate(of_clip)
+        )
 
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
         people = generate(self._world, torch.tensor(indices), self._seed, self._split)

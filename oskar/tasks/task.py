@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from oskar.config import TrainConfig
 from oskar.masking.packing import PackedTokens
 from oskar.modalities import Modality
+from oskar.model.encoder import TokenEncoder
 from oskar.settings import require
 from oskar.tasks.transfer import Transfer, random_encoder
 from oskar.train.loop import BatchStream, Progressed, Trainer
@@ -96,6 +97,12 @@ class Backbone(nn.Module):
         with torch.set_grad_enabled(self.is_trained and torch.is_grad_enabled()):
             latents: Tensor = encoder(packed, self.config.model.target_attention)
         return latents
+
+    def encoder(self, modality: Modality) -> TokenEncoder:
+        """The encoder of one modality."""
+        encoder = self.encoders[modality]
+        assert isinstance(encoder, TokenEncoder)
+        return encoder
 
     def lr_scale(self, name: str, config: FitConfig) -> float:
         """Share of the learning rate of an encoder's parameter ``name``, below ``backbone.``; decays with depth."""
