@@ -70,7 +70,7 @@ def evaluate(
     protocol: Protocol = "frozen",
     config: QuestionAnsweringConfig = QUICK,
 ) -> dict[str, Any]:
-    summary = evaluate_question_answering(run, [str(data)], modality, protocol, out, config)
+    summary = evaluate_question_answering(run, [str(data)], modality, out, config, protocol)
     assert json.loads(json.dumps(summary)) == json.loads((out / "summary.json").read_text())
     require_recomputable(out, summary)
     return summary

@@ -32,7 +32,7 @@ NOTE_COMPOSED = "questions and answers are composed from class labels: this is a
 
 
 def evaluate_question_answering(
-    run: Path, data: list[str], modality: Modality, protocol: Protocol, out: Path, config: QuestionAnsweringConfig
+    run: Path, data: list[str], modality: Modality, out: Path, config: QuestionAnsweringConfig, protocol: Protocol
 ) -> dict[str, Any]:
     """Answer a data set's test questions from clips; writes and returns ``summary.json``.
 
