@@ -248,9 +248,16 @@ def test_real_descriptions_by_subject(small_config: Config) -> None:
     if not (DATA / "gmdcsa24").is_dir():
         pytest.skip("shared/data/gmdcsa24 is not there")
     data = [str(DATA / "gmdcsa24")]
-    others = CaptionedSplit(split="all", is_test=False, test_subjects=("1",))
     texts = [
-        text for some in open_captioned(data, read_config(small_config), "video", others).captions for text in some
+        text
+        for is_test in (True, False)
+        for some in open_captioned(
+            data,
+            read_config(small_config),
+            "video",
+            CaptionedSplit(split="all", is_test=is_test, test_subjects=("1",)),
+        ).captions
+        for text in some
     ]
     transfer = replace(transfer_of(small_config), words=train_words(texts, 400))
     train, test = open_sides(data, transfer, "video", RetrievalConfig(test_subjects=("1",)))
