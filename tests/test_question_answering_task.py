@@ -261,7 +261,7 @@ def test_the_command_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     code, printed = oskar(*words, data, "--protocol", "finetune", *settings)
     assert code == 0, printed
     assert "coverage_percent" in printed
-    assert (run / "evaluations/video-question-answering-skeleton-finetune-data-seed0/answers.json").is_file()
+    assert (run / "evaluations/video-question-answering-finetune-skeleton-data-seed0/answers.json").is_file()
     code, printed = oskar(*words, data, "--protocol", "probe")
     assert code == 2
     assert "frozen or finetune" in printed

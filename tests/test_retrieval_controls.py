@@ -66,7 +66,7 @@ def best_possible(sentence: Tensor, own: Tensor, k: int) -> float:
     """The most queries that any choice of one order of videos per sentence gets right."""
     n_videos = int(own.max()) + 1
     n_right = 0
-    for number in sorted(set(sentence.tolist())):
+    for number in set(sentence.tolist()):
         videos = own[sentence == number].tolist()
         n_right += max(sum(order.index(v) < k for v in videos) for order in permutations(range(n_videos)))
     return 100 * n_right / len(own)

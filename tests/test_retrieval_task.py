@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from runs import CommandLine, joints_of, shrunk, write_index, write_video
-from torch.nn import functional as F
 
 from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
@@ -41,14 +39,14 @@ WAYS = ("text_to_video", "video_to_text_best_caption", "video_to_text_group_max"
 @pytest.fixture
 def config() -> Config:
     config = shrunk("oskar-tiny")
-    return replace(config, tokens=replace(config.tokens, n_frames=4, n_words=8))
+    return replace(config, tokens=replace(config.tokens, n_frames=4, n_words=8, vocabulary_size=200))
 
 
 def saved_run(folder: Path, config: Config) -> Path:
-    """The encoder of a run of no steps, with words for colours and for the people of joints."""
+    """The encoder of a run of no steps, with words for colours."""
     torch.manual_seed(0)
     captions = [saying.format(colour) for saying in SAYINGS for colour in COLOURS]
-    words = train_words([*captions, "somebody does abcdefgh a b c d e f g h"], config.tokens.vocabulary_size)
+    words = train_words(captions, 200)
     save_transfer(MaskedPrediction(config), config, words, folder / "encoder")
     return folder
 
@@ -143,13 +141,13 @@ def test_random_weights_are_other_weights_in_the_same_training(run: Path, tmp_pa
 
 
 @pytest.mark.parametrize("protocol", ["frozen", "finetune"])
-def test_neither_the_size_of_batches_nor_repetition_changes_anything(
+def test_neither_batches_nor_workers_nor_repetition_change_anything(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
 ) -> None:
     data, config = colour_folder(tmp_path / "data", per_colour=2), replace(QUICK, steps=10)
     first = evaluate(run, data, tmp_path / "first", config, protocol)
-    again = evaluate(run, data, tmp_path / "again", config, protocol)
-    assert again == first
+    again = evaluate(run, data, tmp_path / "again", replace(config, workers=1), protocol)
+    assert {key for key in first if again[key] != first[key]} == {"settings"}
     monkeypatch.setattr(pairs, "_CLIPS_AT_ONCE", 3)
     monkeypatch.setattr(pairs, "_SENTENCES_AT_ONCE", 5)
     small = evaluate(run, data, tmp_path / "small", config, protocol)
@@ -163,7 +161,7 @@ def test_clips_that_cannot_be_read_are_wrong_and_listed(run: Path, tmp_path: Pat
     data = colour_folder(tmp_path / "data", per_colour=2)
     for name in ("red1", "blue0"):  # of test and of training
         (data / f"{name}.mkv").write_bytes(b"broken")
-    summary = evaluate(run, data, tmp_path / "out", protocol=protocol)
+    summary = evaluate(run, data, tmp_path / "out", replace(QUICK, steps=10), protocol)
     assert (summary["n_expected"], summary["n_found"], summary["n_evaluated"]) == (8, 8, 7)
     assert list(summary["bad_clips"]) == ["data/red1"]
     assert list(summary["bad_train_clips"]) == ["data/blue0"]
@@ -171,8 +169,8 @@ def test_clips_that_cannot_be_read_are_wrong_and_listed(run: Path, tmp_path: Pat
     assert {row["direction"] for row in own} == set(WAYS)
     assert all("red1.mkv" in row["not_read"] for row in own)
     assert all(row["rank"] == "11" for row in own)  # behind a gallery of 8, and wrong at ten
-    others = [row for row in rows_of(tmp_path / "out") if row["direction"] != "video_to_text_best_caption"]
-    assert not any(row[f"top{i + 1}"] == "data/red1" for row in others for i in range(10))
+    by_text = [row for row in rows_of(tmp_path / "out") if row["direction"] == "text_to_video"]
+    assert not any(row[f"top{i + 1}"] == "data/red1" for row in by_text for i in range(10))
     for way in WAYS:
         assert summary["metrics"][f"{way}_r10_percent"] == 87.5
         assert summary["rerank_dual_softmax"][f"{way}_r10_percent"] == 87.5
@@ -195,7 +193,7 @@ def test_skeletons_are_found_by_their_sentences(config: Config, run: Path, tmp_p
         np.savez(folder / f"j{i}.npz", joints=joints, layout=np.array("COCO-17"), units=np.array("metres"))
         rows.append(
             {
-                "clip_id": f"j{i}", "joints_path": f"j{i}.npz", "caption": f"somebody does {'abcdef'[i % 6]}",
+                "clip_id": f"j{i}", "joints_path": f"j{i}.npz", "caption": f"all {list(COLOURS)[i % 6]}",
                 "split": "test" if i >= 18 else "train",
             }
         )  # fmt: skip
@@ -203,7 +201,7 @@ def test_skeletons_are_found_by_their_sentences(config: Config, run: Path, tmp_p
     np.savez(folder / "j1.npz", joints=np.zeros((6, 17, 3)), layout=np.array("COCO-17"), units=np.array("metres"))
     summary = evaluate(run, write_index(folder, rows), tmp_path / "out", modality="skeleton")
     assert (summary["modality"], summary["n_evaluated"], summary["n_left_out"]) == ("skeleton", 6, 1)
-    assert summary["bad_train_clips"] == {"data/j1": "no usable token of skeleton"}
+    assert list(summary["bad_train_clips"]) == ["data/j1"]
     assert summary["metrics"]["text_to_video_r1_percent"] >= 50
     tuned = evaluate(run, folder, tmp_path / "tuned", replace(QUICK, steps=5), protocol="finetune", modality="skeleton")
     assert tuned["n_evaluated"] == 6
@@ -233,12 +231,7 @@ def test_what_is_absent_is_said_before_anything_is_decoded(
     composed = colour_folder(tmp_path / "composed", per_colour=2)
     text = (composed / "index.csv").read_text().replace("subject", "x_subject").replace(",caption,", ",x_text,")
     (composed / "index.csv").write_text(text)
-    mute = write_index(
-        tmp_path / "data", rows := [dict[str, object](clip_id="a", caption="\N{ZERO WIDTH SPACE}a", split="train")]
-    )
-    assert rows
-    colour_folder(tmp_path / "data", per_colour=2)
-    for folder, where, modality, changed, named in (
+    cases: tuple[tuple[Path, Path | str, Modality, RetrievalConfig, str], ...] = (
         (silent, data, "video", QUICK, "pretrained without text"),
         (silent, data, "skeleton", QUICK, "--modality skeleton: the run was pretrained on video"),
         (run, data, "skeleton", QUICK, "no clip of split 'train' has skeleton and a written caption"),
@@ -248,11 +241,10 @@ def test_what_is_absent_is_said_before_anything_is_decoded(
         (run, data, "video", replace(QUICK, test_subjects=("9",)), r"test_subjects = \['9'\], its subjects are 0, 1"),
         (run, "people", "video", replace(QUICK, test_subjects=("9",)), "people have their own splits"),
         (run, data, "video", replace(QUICK, files=CaptionFilesConfig(mapping="x")), "files.benchmark"),
-    ):
-        modality_: Modality = "skeleton" if modality == "skeleton" else "video"
+    )
+    for folder, where, modality, changed, named in cases:
         with pytest.raises(InputError, match=named):
-            evaluate_retrieval(folder, [str(where)], modality_, tmp_path / named[:9], changed, "frozen")
-    assert mute
+            evaluate_retrieval(folder, [str(where)], modality, tmp_path / named[:9], changed, "frozen")
 
 
 def test_subjects_make_splits_where_there_are_none(run: Path, tmp_path: Path) -> None:
@@ -360,11 +352,3 @@ def test_msvd_and_vatex(run: Path, tmp_path: Path) -> None:
         evaluate(run, tmp_path / "msvd", tmp_path / "empty", replace(QUICK, files=msvd))
     with pytest.raises(InputError, match="its files say what is tested"):
         evaluate(run, folder, tmp_path / "skeletons", replace(QUICK, files=msvd), modality="skeleton")
-
-
-def test_ties_and_scores_do_not_depend_on_where_an_equal_vector_stands() -> None:
-    """Rounded float64 products of equal rows are equal; float32 products of a blocked kernel need not be."""
-    rows = F.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(0)), dim=1).expand(1001, -1)
-    products = (rows.double() @ rows.double().T).float()
-    assert bool((products == products[0, 0]).all())
-    assert math.isclose(float(products[0, 0]), 1.0, rel_tol=1e-6)

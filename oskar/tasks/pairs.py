@@ -27,35 +27,34 @@ _SENTENCE_STREAM = 9101
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sentences:
-    """The distinct captions of some clips; ``of_clip[i]`` numbers those of clip i, repetitions included.
+    """The captions of some clips, numbered: two that the encoder reads alike are one sentence.
 
-    ``word_ids`` int64 ``[n, n_words]``, -1 after the end.
+    ``of_clip[i]`` numbers those of clip i, repetitions included; ``word_ids`` int64 ``[n, n_words]``, -1 after the end.
     """
 
-    texts: tuple[str, ...]
     of_clip: tuple[tuple[int, ...], ...]
     word_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.word_ids)
 
 
 def number_sentences(
     captions: Sequence[Sequence[str]], clip_ids: Sequence[str], words: Words, *, n_words: int, max_words: int
 ) -> Sentences:
-    """Number the distinct captions in the order they appear and encode them, cut to ``max_words``.
+    """Encode captions, cut to ``max_words``, and number them in the order they appear.
 
     Raises:
         InputError: a caption that holds no word, naming its clip.
     """
-    number_of: dict[str, int] = {}
-    encoded: list[Tensor] = []
+    ids_of: dict[str, tuple[int, ...]] = {}
     for clip_id, texts in zip(clip_ids, captions, strict=True):
         for text in texts:
-            if text not in number_of:
-                number_of[text] = len(number_of)
-                encoded.append(_encoded(text, clip_id, words, min(max_words, n_words)))
-    word_ids = torch.full((len(encoded), n_words), -1, dtype=torch.int64)
-    for row, ids in zip(word_ids, encoded, strict=True):
-        row[: len(ids)] = ids
-    return Sentences(tuple(number_of), tuple(tuple(number_of[text] for text in texts) for texts in captions), word_ids)
+            if text not in ids_of:
+                ids_of[text] = tuple(_encoded(text, clip_id, words, min(max_words, n_words)).tolist())
+    number_of = {ids: i for i, ids in enumerate(dict.fromkeys(ids_of.values()))}
+    word_ids = torch.tensor([ids + (-1,) * (n_words - len(ids)) for ids in number_of])
+    return Sentences(tuple(tuple(number_of[ids_of[text]] for text in texts) for texts in captions), word_ids)
 
 
 def _encoded(text: str, clip_id: str, words: Words, max_words: int) -> Tensor:

@@ -221,7 +221,7 @@ def _evaluation(job: _Job, scored: dict[str, _Scored]) -> Evaluation:
         protocol_facts={
             "rerank_dual_softmax": flat(reranked.metrics()),
             "n_captions": len(own),
-            "n_distinct_captions": len(test.sentences.texts),
+            "n_distinct_captions": len(test.sentences),
             "n_captions_of_several_clips": sum(n_clips_of[number] > 1 for number in sentence.tolist()),
             "n_left_out": test.clips.n_left_out,
             "missing_clips": list(test.clips.missing),
