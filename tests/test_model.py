@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from oskar.config import BlockConfig, Config, MaskingConfig, ModelConfig, Routing, TokensConfig
 from oskar.masking.packing import Batch, ModalityTokens, PackedTokens, PackedView, build_batch
 from oskar.modalities import MODALITIES, Modality, modality_specs
-from oskar.model.embedding import PositionEmbedding, PositionEmbeddings, sincos_positions
+from oskar.model.embedding import ContentEmbedding, PositionEmbedding, PositionEmbeddings, sincos_positions
 from oskar.model.encoder import TokenEncoder
 from oskar.model.layers import Block
 from oskar.model.predictor import CrossPredictor, JointPredictor
@@ -314,3 +314,25 @@ def test_empty_slots_embed_to_zero(make_clips: MakeClips, small_config: Config) 
     embedded = PositionEmbeddings(small_config.tokens, 8, small_config.model)(packed).detach()
     assert float(embedded[~packed.is_valid].abs().max()) == 0
     assert bool((embedded[packed.is_valid] != 0).any(-1).all())
+
+
+@torch.no_grad()
+def test_every_part_of_the_embedding_starts_equally_loud() -> None:
+    """Spreads by sampling; a normal cut at twice its deviation has 0.88 of it."""
+    torch.manual_seed(0)
+    tokens = TokensConfig(resolution=32, patch_size=8, segment_frames=4, n_people=2, n_words=32, vocabulary_size=256)
+    config = ModelConfig(width=128, n_blocks=1, n_heads=2, embedding_std=0.5)
+    embedding = TokenEncoder(tokens, config).embedding
+    for name, spec in modality_specs(tokens).items():
+        content, position = embedding.content[name], embedding.position.by_modality[name]
+        assert isinstance(content, ContentEmbedding)
+        assert isinstance(position, PositionEmbedding)
+        is_ids = spec.vocabulary_size is not None
+        shown = content.projection.weight if is_ids else content.projection(torch.randn(2000, spec.token_width))
+        assert float(shown.std()) == pytest.approx(0.44, rel=0.1)
+        assert float(position.table.std()) == pytest.approx(0.44, rel=0.15)
+        assert float(position.modality.std()) == pytest.approx(0.44, rel=0.3)
+        if position.box is not None:
+            low = torch.rand(500, 2) * 0.5
+            boxes = torch.cat([low, low + 0.2 + 0.3 * torch.rand(500, 2)], dim=1)
+            assert 0.2 < float(position.box(boxes).std()) < 1.0

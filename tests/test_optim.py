@@ -132,3 +132,18 @@ def test_without_a_limit_norms_are_only_measured() -> None:
     assert norm.item() == 5.0
     assert parameter.grad.tolist() == [3.0, 4.0]
     assert [n.item() for n in clip_gradients([[unused]], 1.0)] == [0.0]
+
+
+def test_a_share_of_the_rate_by_name() -> None:
+    """Parameters of one share stand together, and a step of the whole rate moves them in that proportion."""
+    module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    before = [p.detach().clone() for p in module.parameters()]
+    config = TrainConfig(lr=0.1, weight_decay=0.0)
+    optimizer = build_optimizer(module, config, lambda name: 0.25 if name.startswith("0.") else 1.0)
+    set_rates(optimizer, 0.1, 0.0)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    # Adam's first step moves every weight by its rate.
+    for parameter, old, rate in zip(module.parameters(), before, (0.025, 0.1), strict=True):
+        torch.testing.assert_close(old - parameter.detach(), torch.full_like(old, rate))
