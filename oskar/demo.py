@@ -25,7 +25,7 @@ def demo(out: Path, config: Config) -> None:
             ["people"],
             modality,
             out / "evaluations" / f"action-recognition-{modality}-people-seed0",
-            ProbeConfig(steps=300),
+            ProbeConfig(steps=200),
         )
         controls = result["controls"]
         for head in HEADS:

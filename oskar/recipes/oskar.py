@@ -74,5 +74,5 @@ def oskar_demo() -> Config:
         tiny,
         recipe="oskar-demo",
         tokens=replace(tiny.tokens, patch_size=16),
-        train=replace(tiny.train, steps=300, checkpoint_every_steps=100),
+        train=replace(tiny.train, steps=240, checkpoint_every_steps=80),
     )
