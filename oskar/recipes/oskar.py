@@ -74,5 +74,5 @@ def oskar_demo() -> Config:
         tiny,
         recipe="oskar-demo",
         tokens=replace(tiny.tokens, patch_size=16),
-        train=replace(tiny.train, steps=240, checkpoint_every_steps=80),
+        train=replace(tiny.train, steps=420, checkpoint_every_steps=140),
     )

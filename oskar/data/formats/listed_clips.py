@@ -25,7 +25,7 @@ class ListedClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundClips:
-    """The files of the clips that are there, by clip id, and the ids of the others, in the order of the list."""
+    """The files of the clips that are there, by clip id, and the ids of the others, in the order of their list."""
 
     paths: Mapping[str, Path]
     missing: tuple[str, ...]

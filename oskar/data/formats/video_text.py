@@ -1,10 +1,11 @@
 """Videos with captions or questions, and where their files are."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oskar.data.formats.listed_clips import FoundClips
 from oskar.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".gif")
@@ -33,25 +34,9 @@ class VideoQuestion:
     split: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundVideos:
-    """The files of clips by clip id, and the ids of the clips that have none."""
-
-    paths: Mapping[str, Path]
-    missing: tuple[str, ...]
-
-    @property
-    def n_expected(self) -> int:
-        return len(self.paths) + len(self.missing)
-
-    @property
-    def n_found(self) -> int:
-        return len(self.paths)
-
-
 def find_videos(
     clips: Iterable[CaptionedVideo | VideoQuestion], folder: Path, *, suffixes: Sequence[str] = VIDEO_SUFFIXES
-) -> FoundVideos:
+) -> FoundClips:
     """The files of clips directly in ``folder``; a clip that several items name counts once.
 
     The suffix is compared in lower case, the stem exactly. A missing file is reported, no other is taken
@@ -79,4 +64,4 @@ def find_videos(
             paths[clip_id] = found[0]
         else:
             missing.append(clip_id)
-    return FoundVideos(paths=paths, missing=tuple(missing))
+    return FoundClips(paths=paths, missing=tuple(missing))
