@@ -9,6 +9,7 @@ from typing import Any
 from oskar.modalities import Modality
 from oskar.settings import apply_overrides
 from oskar.tasks.finetuning import FinetuneConfig, evaluate_finetuned
+from oskar.tasks.localization import LocalizationConfig, evaluate_localization
 from oskar.tasks.low_shot import LowShotConfig, LowShotFinetuneConfig, evaluate_low_shot, evaluate_low_shot_finetuned
 from oskar.tasks.question_answering import QuestionAnsweringConfig, evaluate_question_answering
 from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
@@ -42,6 +43,11 @@ def low_shot(protocol: Protocol, overrides: list[str]) -> Prepared:
     return Prepared(tuned.seed, partial(evaluate_low_shot_finetuned, config=tuned))
 
 
+def localization(protocol: Protocol, overrides: list[str]) -> Prepared:
+    config = apply_overrides(LocalizationConfig(), overrides)
+    return Prepared(config.seed, partial(evaluate_localization, config=config, protocol=protocol))
+
+
 def retrieval(protocol: Protocol, overrides: list[str]) -> Prepared:
     config = apply_overrides(RetrievalConfig(), overrides)
     return Prepared(config.seed, partial(evaluate_retrieval, config=config, protocol=protocol))
@@ -55,6 +61,7 @@ def question_answering(protocol: Protocol, overrides: list[str]) -> Prepared:
 TASKS: dict[str, Callable[[Protocol, list[str]], Prepared]] = {
     "action-recognition": recognition,
     "low-shot": low_shot,
+    "action-localization": localization,
     "text-video-retrieval": retrieval,
     "video-question-answering": question_answering,
 }
