@@ -43,6 +43,8 @@ _BYTES_OF_A_FEATURE = 2
 class LocalizationConfig(FitConfig):
     """``boxes`` to test on: "truth", or the path of a file of detected people of ``min_box_score`` or more."""
 
+    lr: float = 3e-2  # the head is one layer that starts near 0
+    encoder_lr_share: float = 0.03
     boxes: str = TRUTH
     image_table: str | None = None  # the images of a .json file of people that does not list them itself
     min_box_score: float = 0.8
