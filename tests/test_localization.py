@@ -12,11 +12,14 @@ import pytest
 import torch
 from key_frames import BOXES, COLOURS, ava_folder, write_rows
 from runs import CommandLine, shrunk
+from safetensors.torch import load_file
 
 from oskar.data.key_frame_reader import KeyFrameReader
+from oskar.data.open_key_frames import open_key_frames
 from oskar.data.people import ACTIONS
 from oskar.data.people_reader import N_LABELLED
 from oskar.errors import InputError
+from oskar.modalities import Modality
 from oskar.pretraining import MaskedPrediction
 from oskar.tasks.localization import LocalizationConfig, evaluate_localization
 from oskar.tasks.localization_features import score_people
@@ -28,15 +31,13 @@ from oskar.train.precision import PrecisionChoice
 from oskar.train.pretrain import save_transfer
 
 FLOAT32 = PrecisionChoice(dtype=torch.float32, reason="test")
-QUICK = LocalizationConfig(
-    steps=100, batch_size=8, split="val", stride_frames=1, precision="float32", device="cpu"
-)
+QUICK = LocalizationConfig(steps=100, batch_size=8, split="val", stride_frames=1, precision="float32", device="cpu")
 
 
-def saved_run(folder: Path, *names: str) -> Path:
+def saved_run(folder: Path, names: tuple[Modality, ...] = ("video", "skeleton")) -> Path:
     """The encoder of a run of no steps."""
     config = shrunk("oskar-tiny")
-    tokens = replace(config.tokens, modalities=names or ("video", "skeleton"), n_frames=4)
+    tokens = replace(config.tokens, modalities=names, n_frames=4)
     config = replace(config, tokens=tokens)
     torch.manual_seed(0)
     save_transfer(MaskedPrediction(config), config, None, folder / "encoder")
@@ -136,9 +137,7 @@ def test_the_metric_is_that_of_the_files(evaluated: tuple[dict[str, Any], Path])
     assert summary["metrics"]["map_activitynet"] < summary["metrics"]["map"]  # the excluded image counts there
 
 
-def test_same_seed_same_numbers(
-    evaluated: tuple[dict[str, Any], Path], run: Path, ava: Path, tmp_path: Path
-) -> None:
+def test_same_seed_same_numbers(evaluated: tuple[dict[str, Any], Path], run: Path, ava: Path, tmp_path: Path) -> None:
     summary, out = evaluated
     assert evaluate(run, ava, tmp_path / "again") == summary
     assert (tmp_path / "again/predictions.csv").read_text() == (out / "predictions.csv").read_text()
@@ -147,8 +146,6 @@ def test_same_seed_same_numbers(
 
 
 def test_scores_do_not_depend_on_the_batch(run: Path, ava: Path) -> None:
-    from oskar.data.open_key_frames import open_key_frames
-
     transfer = load_transfer(run)
     data = open_key_frames([str(ava)], transfer.config, "val", n_windows=1, stride_frames=1, movie_start_seconds=0.0)
     tested = people_to_test(data, "truth", None, 0.8)
@@ -182,17 +179,15 @@ def test_fine_tuning_and_frozen_without_cache_learn_too(run: Path, tmp_path: Pat
 
 def test_fine_tuning_moves_the_encoder_and_frozen_does_not(run: Path, tmp_path: Path) -> None:
     """The saved modules tell: whether an encoder's weights are those of the run."""
-    from safetensors.torch import load_file
-
     data = ava_folder(tmp_path / "ava", n_seconds=2, excluded=())
     before = load_transfer(run).encoder("video").state_dict()
-    for protocol, is_moved in (("frozen", False), ("finetune", True)):
+    protocols: dict[Protocol, bool] = {"frozen": False, "finetune": True}
+    for protocol, is_moved in protocols.items():
         evaluate(run, data, tmp_path / protocol, replace(QUICK, steps=2), protocol)
         (saved,) = (tmp_path / protocol / "heads/pretrained").rglob("*.safetensors")
         after = load_file(saved)
-        name = "blocks.0.attention.qkv.weight"
         names = [n for n in before if n.startswith("blocks.0") and n.endswith("weight")]
-        assert names, name
+        assert names
         moved = [not torch.equal(before[n], after[f"module/backbone.encoders.video.{n}"]) for n in names]
         assert all(moved) if is_moved else not any(moved)
 
@@ -237,8 +232,8 @@ def test_detected_people_weigh_the_scores(
 
 
 def test_people_end_to_end(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for split, n in (("train", 56), ("test", 28)):
-        monkeypatch.setitem(N_LABELLED, split, n)  # type: ignore[arg-type]
+    monkeypatch.setitem(N_LABELLED, "train", 56)
+    monkeypatch.setitem(N_LABELLED, "test", 28)
     summary = evaluate(run, "people", tmp_path / "out", replace(QUICK, split="test", steps=5))
     assert summary["data"] == ["people"]
     assert [c["name"] for c in summary["metrics"]["by_class"]] == list(ACTIONS)
@@ -258,8 +253,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_decoded(
     monkeypatch.setattr("oskar.data.ava_folder.probe", refuse)
     low = write_rows(tmp_path / "low.csv", [("movieC", 1, *BOXES[0], "", 0.5)])
     elsewhere = write_rows(tmp_path / "elsewhere.csv", [("movieX", 1, *BOXES[0], "", 0.9)])
-    skeletons = saved_run(tmp_path / "skeletons", "skeleton")
-    cases: list[tuple[Path, list[str], str, LocalizationConfig, tuple[str, ...]]] = [
+    skeletons = saved_run(tmp_path / "skeletons", ("skeleton",))
+    cases: list[tuple[Path, list[str], Modality, LocalizationConfig, tuple[str, ...]]] = [
         (skeletons, [str(ava)], "video", QUICK, ("--modality video", "skeleton")),
         (run, [str(ava)], "skeleton", QUICK, ("--modality skeleton", "video")),
         (run, [str(ava)], "video", replace(QUICK, split="train"), ("'train'", "learns on")),
@@ -272,13 +267,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_decoded(
     ]
     for folder, data, modality, config, named in cases:
         with pytest.raises(InputError) as refused:
-            evaluate_localization(folder, data, modality, tmp_path / "out", config, "frozen")  # type: ignore[arg-type]
+            evaluate_localization(folder, data, modality, tmp_path / "out", config, "frozen")
         for part in (*named, "Fix: "):
             assert part in str(refused.value)
         assert not (tmp_path / "out").exists()
     for wrong in ({"n_windows": 0}, {"stride_frames": 0}, {"flip_probability": 1.5}, {"max_feature_gib": -1.0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
-            replace(QUICK, **wrong)  # type: ignore[arg-type]
+            replace(QUICK, **wrong)
 
 
 def test_one_command(

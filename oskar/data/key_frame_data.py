@@ -23,6 +23,7 @@ from oskar.data.joint_arrays import load_arrays, text_of
 from oskar.data.manifest import Manifest, Row, fingerprint
 from oskar.data.people import ACTIONS, IDLE, PeopleWorld, clip_name, generate
 from oskar.data.people_reader import N_LABELLED, PeopleData, Split
+from oskar.data.video_file import VideoError
 from oskar.errors import InputError
 
 _CACHE_BYTES = 1 << 30
@@ -109,10 +110,11 @@ class PeopleKeyFrames:
 class FolderKeyFrames:
     """A labelled folder whose ``joints_path`` files hold ``boxes`` ``[T, 4]`` or ``[S, T, 4]``, frame by frame.
 
-    A clip has ``n_windows`` windows as in recognition, and the key frame is the first frame of a
-    window's second half; windows with the same key frame count once. Whoever has a box there has the
-    clip's one action. Boxes are in pixels, unless the file has the text ``units`` = share. Rows
-    without label, video or boxes are left out. Raises InputError where boxes cannot be read.
+    A clip has ``n_windows`` windows as in recognition, and the key frame is the middle one of those a
+    window shows (of two, the later); windows with the same key frame count once. Whoever has a box
+    there has the clip's one action. Boxes are in pixels, unless the file has the text ``units`` =
+    share. Rows without label, video or boxes are left out. Raises InputError where boxes cannot be
+    read; a video that cannot be read makes its own images unreadable.
     """
 
     excluded, is_cropped = frozenset[str](), True
@@ -128,10 +130,12 @@ class FolderKeyFrames:
                 continue
             n_used += 1
             for idx in evaluation_frames(tracks.shape[1], n_frames=n_frames, config=config.clip, n_clips=n_windows):
-                image = image_key(row.clip_id, idx[n_frames // 2])
+                shown = sorted(set(idx))  # windows of short videos repeat frames
+                key_frame = shown[len(shown) // 2]
+                image = image_key(row.clip_id, key_frame)
                 if image not in self._frames:
                     self._frames[image] = row.video_path, idx
-                    boxes.append(tracks[:, idx[n_frames // 2]])
+                    boxes.append(tracks[:, key_frame])
                     classes.append([row.label_id] * len(tracks))
         if not self._frames:
             raise InputError(
@@ -192,9 +196,20 @@ def _read_boxes(row: Row) -> Floats | None:
         )
     tracks = np.asarray(boxes, dtype=np.float64).reshape(-1, boxes.shape[-2], 4)
     if text_of(arrays, "units") != "share":
-        width, height = row.width, row.height
-        if width is None or height is None:
-            info = probe(video)
-            width, height = info.width, info.height
-        tracks = tracks / np.array([width, height] * 2)
+        tracks = tracks / np.array(_frame_size(row, video, tracks) * 2)
     return np.clip(tracks, 0.0, 1.0)
+
+
+def _frame_size(row: Row, video: Path, tracks: Floats) -> tuple[float, float]:
+    """Width and height in pixels; where only a broken video could tell, the extent of the boxes does.
+
+    Nobody can be found in such a video, wherever the ground truth has them.
+    """
+    if row.width is not None and row.height is not None:
+        return row.width, row.height
+    try:
+        info = probe(video)
+    except VideoError:
+        width, height = np.nanmax(np.fmax(tracks[..., 2:], 1.0), axis=(0, 1)).tolist()
+        return width, height
+    return info.width, info.height
