@@ -252,6 +252,41 @@ def test_boxes_move_with_the_pixels(config: Config, tmp_path: Path, flip_probabi
     assert whole.person_boxes.tolist() == [pytest.approx([40 / 64, 20 / 48, 56 / 64, 44 / 48])]
 
 
+def test_mirrored_crops_are_the_others_mirrored(config: Config, tmp_path: Path) -> None:
+    data = opened(box_folder(tmp_path / "data"), config)
+    plain, mirrored = (
+        KeyFrameReader(data, data.truth.images, data.truth, config, is_augmented=True, flip_probability=p).read(
+            [0, 1, 2], TrainingDraw(0, 0)
+        )
+        for p in (0.0, 1.0)
+    )
+    assert isinstance(plain.clips, KeyFrameClips)
+    assert isinstance(mirrored.clips, KeyFrameClips)
+    assert plain.clips.frames is not None
+    assert mirrored.clips.frames is not None
+    assert torch.equal(mirrored.clips.frames, plain.clips.frames.flip(-1))
+    x1, y1, x2, y2 = plain.clips.person_boxes.T
+    torch.testing.assert_close(mirrored.clips.person_boxes, torch.stack([1 - x2, y1, 1 - x1, y2], 1))
+
+
+def test_who_is_outside_a_crop_is_left_out(config: Config, tmp_path: Path) -> None:
+    """A crop of 0.3 or more misses the person on the far left at times, the one in the middle never."""
+    data = opened(box_folder(tmp_path / "data"), config)
+    reader = KeyFrameReader(data, data.truth.images, data.truth, config, is_augmented=True)
+    met = set()
+    for step in range(80):
+        clips = reader.read([2, 0], TrainingDraw(0, step)).clips
+        assert isinstance(clips, KeyFrameClips)
+        of_two = clips.clip_idx == 1
+        rows = clips.box_idx[of_two].tolist()
+        widths = clips.person_boxes[of_two, 2] - clips.person_boxes[of_two, 0]
+        assert len(rows) == len(widths) > 0
+        assert bool((widths > 0).all())
+        assert clips.box_idx[~of_two].tolist() == [3]
+        met.add(tuple(rows))
+    assert met == {(0, 1), (0,)}
+
+
 def test_crops_do_not_depend_on_the_batch(config: Config, tmp_path: Path) -> None:
     folder = box_folder(tmp_path / "data")
     data = opened(folder, config, n_windows=3)

@@ -14,13 +14,15 @@ from key_frames import BOXES, COLOURS, ava_folder, write_rows
 from runs import CommandLine, shrunk
 from safetensors.torch import load_file
 
-from oskar.data.key_frame_reader import KeyFrameReader
+from oskar.data.key_frame_reader import KeyFrameClips, KeyFrameReader
 from oskar.data.open_key_frames import open_key_frames
 from oskar.data.people import ACTIONS
 from oskar.data.people_reader import N_LABELLED
+from oskar.data.reader import EvaluationWindow
 from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.pretraining import MaskedPrediction
+from oskar.tasks.features import tokens_of
 from oskar.tasks.localization import LocalizationConfig, evaluate_localization
 from oskar.tasks.localization_features import score_people
 from oskar.tasks.localization_head import ActionLocalization
@@ -163,6 +165,16 @@ def test_scores_do_not_depend_on_the_batch(run: Path, ava: Path) -> None:
     np.testing.assert_allclose(scores[1], scores[0], atol=2e-5)
     np.testing.assert_allclose(scores[2], scores[0], atol=2e-5)
     assert scores[0][scored.is_scored].std() > 0.1
+    # The first image by hand, in boxes 10 % wider and 5 % higher
+    clips = reader.read([0], EvaluationWindow()).clips
+    assert isinstance(clips, KeyFrameClips)
+    x1, y1, x2, y2 = torch.tensor(BOXES).T
+    by_x, by_y = 0.05 * (x2 - x1), 0.025 * (y2 - y1)
+    boxes = torch.stack([x1 - by_x, y1 - by_y, x2 + by_x, y2 + by_y], 1)
+    with torch.no_grad():
+        grids = module.grids(tokens_of(clips, transfer.config, "video"))
+        by_hand = module.classify(grids, boxes, torch.tensor([0, 0])).sigmoid()
+    np.testing.assert_allclose(scores[0][:2], by_hand.numpy(), atol=2e-5)
 
 
 def test_fine_tuning_and_frozen_without_cache_learn_too(run: Path, tmp_path: Path) -> None:
