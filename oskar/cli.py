@@ -77,10 +77,10 @@ def evaluate(
 
     _one_of("--task", task, tuple(TASKS))
     how, chosen = _protocol(protocol), _modality(modality)
-    prepared = TASKS[task](how, overrides or [])
+    chosen_task = TASKS[task][how].configured(overrides or [])
     parts = [task, *([] if how == "frozen" else [how]), chosen]
-    name = "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{prepared.seed}"])
-    typer.echo(json.dumps(prepared.run(run, data, chosen, out or run / "evaluations" / name), indent=2))
+    name = "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{chosen_task.settings.seed}"])
+    typer.echo(json.dumps(chosen_task.run(run, data, chosen, out or run / "evaluations" / name), indent=2))
 
 
 @app.command()

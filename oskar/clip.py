@@ -54,7 +54,7 @@ class ClipBatch:
         return len(self.clip_ids)
 
     def rows(self, idx: Tensor) -> "ClipBatch":
-        """The clips at ``idx`` int64 ``[n]``, in that order; one may be there several times."""
+        """The clips at ``idx``: int64 ``[n]`` in that order, maybe repeated, or those where bool ``[B]`` is True."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         chosen: dict[str, Any] = {name: None if values is None else values[idx] for name, values in fields.items()}
         return replace(self, **chosen)

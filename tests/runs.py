@@ -197,3 +197,9 @@ def forked_command(log: Path, *words: object) -> int:
         main()
 
     return forked(run, log)
+
+
+def rows_of(evaluation: Path) -> list[dict[str, str]]:
+    """The rows of an evaluation's ``predictions.csv``."""
+    with (evaluation / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

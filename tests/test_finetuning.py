@@ -213,8 +213,7 @@ def test_views_are_merged_as_the_mean_of_their_probabilities(
 ) -> None:
     data = wide_videos(tmp_path / "data", 10)
     settings = replace(ONE_STEP, n_windows=2, n_crops=3, temporal="segments")
-    clip = settings.clip(config.clip)
-    opened = open_labelled(run, [str(data)], "video", tmp_path / "out", "test", clip)
+    opened = open_labelled(run, [str(data)], "video", tmp_path / "out", "test", settings.clip)
     model = new_recogniser(opened, "pretrained", settings, 0)
     torch.nn.init.normal_(model.classifier.weight)  # otherwise all views agree
     float32, cpu = PrecisionChoice(dtype=torch.float32, reason="test"), torch.device("cpu")

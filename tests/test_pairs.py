@@ -15,12 +15,13 @@ from oskar.config import Config
 from oskar.data.captioned import CaptionedSplit, open_captioned
 from oskar.data.people import PeopleWorld, describe, generate
 from oskar.data.reader import Draw, EvaluationWindow, ReadClips
+from oskar.data.stream import MemoryStream
 from oskar.errors import InputError
 from oskar.pretraining import MaskedPrediction
 from oskar.randomness import hash_id
 from oskar.tasks.dual_encoder import DualEncoder
 from oskar.tasks.pairs import (
-    MeansStream,
+    MeanPairs,
     PairBatch,
     PairBuilder,
     SentenceDraw,
@@ -84,7 +85,8 @@ def test_a_batch_of_means_holds_no_clip_twice_and_every_clip_in_an_epoch() -> No
     ids = torch.tensor([hash_id(name) for name in IDS])
     means, texts = torch.eye(3), torch.arange(4.0)[:, None]
     for size, per_epoch in ((1, 3), (2, 1), (3, 1), (64, 1)):
-        stream = MeansStream(means, texts, ids, draw_of(), n_steps=30, batch_size=size, seed=0)
+        pairs = MeanPairs(means, texts, ids, draw_of())
+        stream = MemoryStream(len(pairs), pairs.batch, n_steps=30, batch_size=size, seed=0)
         batches = [part for step in stream.batches(0) for part in step.parts]
         assert len(batches) == 30
         clips = [batch.clips.argmax(1).tolist() for batch in batches]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oskar.tasks.features import Features
-from oskar.tasks.probes import LINEAR_GAIN, AttentiveProbe, FeatureBank, FeatureStream, Probes, nearest_neighbours
+from oskar.tasks.probes import LINEAR_GAIN, AttentiveProbe, FeatureBank, Probes, StandardFeatures, nearest_neighbours
 
 
 def test_pooling_looks_at_valid_tokens_alone() -> None:
@@ -78,7 +78,7 @@ def test_heads_learn_as_if_alone() -> None:
     features = Features(
         torch.randn(6, 4, 8), torch.ones(6, 4, dtype=torch.bool), torch.arange(6) % 3, tuple("abcdef"), ()
     )
-    batch = FeatureStream(features, torch.randn(6, 16), n_steps=1, batch_size=6, seed=0).batch(torch.arange(6))
+    batch = StandardFeatures(features, torch.randn(6, 16)).batch(torch.arange(6))
     probes(batch)["loss"].backward()
     together = [p.grad.clone() for p in probes.linear.parameters() if p.grad is not None]
     probes.zero_grad()
@@ -88,20 +88,6 @@ def test_heads_learn_as_if_alone() -> None:
     assert len(together) == len(alone) == 2
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (10, 64), (4, 4), (1, 2)])
-def test_feature_batches_are_permutations(n: int, batch_size: int) -> None:
-    features = Features(torch.zeros(n, 1, 1), torch.ones(n, 1, dtype=torch.bool), torch.arange(n), ("x",) * n, ())
-    size = min(n, batch_size)
-    per_epoch = n // size
-    stream = FeatureStream(features, torch.zeros(n, 1), n_steps=2 * per_epoch, batch_size=batch_size, seed=0)
-    seen = [step.parts[0].labels.tolist() for step in stream.batches(0)]
-    assert [len(labels) for labels in seen] == [size] * 2 * per_epoch
-    for epoch in (seen[:per_epoch], seen[per_epoch:]):
-        flat = [label for labels in epoch for label in labels]
-        assert len(set(flat)) == len(flat)
-    assert [step.parts[0].labels.tolist() for step in stream.batches(1)] == seen[1:]
 
 
 @pytest.mark.parametrize("k", [1, 5, 10, 400])

@@ -1,6 +1,5 @@
 """Retrieval end to end: colours told by sentences, files that add up, clips that cannot be read, official files."""
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import CommandLine, joints_of, shrunk, write_index, write_video
+from runs import CommandLine, joints_of, rows_of, shrunk, write_index, write_video
 
 from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
@@ -86,11 +85,6 @@ def evaluate(
     assert json.loads(json.dumps(summary)) == json.loads((out / "summary.json").read_text())
     require_recomputable(out, summary)
     return summary
-
-
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def require_recomputable(out: Path, summary: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from oskar.clip import ClipBatch
 from oskar.config import Config, TokensConfig
 from oskar.data.people_reader import PeopleData, PeopleReader
 from oskar.data.reader import Draw, ReadClips, TrainingDraw
-from oskar.data.stream import LoadedStep, StepDataset, StepStream, epoch_order
+from oskar.data.stream import LoadedStep, MemoryStream, StepDataset, StepStream, epoch_order
 from oskar.masking.packing import Batch, build_batch
 from oskar.randomness import hash_id
 
@@ -171,3 +171,23 @@ def test_a_stream_is_as_long_as_the_run() -> None:
     assert [labels_of(s) for s in islice(stream.batches(1), 2)] == [
         labels_of(dataset(NumberedReader(5))[s]) for s in (1, 2)
     ]
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (10, 64), (4, 4), (1, 2)])
+def test_items_in_memory_come_once_an_epoch_and_from_any_step(n: int, batch_size: int) -> None:
+    size = min(n, batch_size)
+    per_epoch = n // size
+    stream = MemoryStream(
+        n, lambda chosen, step: (step, chosen.tolist()), n_steps=2 * per_epoch, batch_size=batch_size, seed=0
+    )
+    seen = [step.parts[0] for step in stream.batches(0)]
+    assert [step for step, _ in seen] == list(range(2 * per_epoch))
+    assert {len(items) for _, items in seen} == {size}
+    for epoch in (seen[:per_epoch], seen[per_epoch:]):
+        flat = [item for _, items in epoch for item in items]
+        assert len(set(flat)) == len(flat)
+        assert set(flat) <= set(range(n))
+    for first in range(2 * per_epoch):
+        assert [step.parts[0] for step in stream.batches(first)] == seen[first:]
+    if per_epoch > 1:
+        assert seen[:per_epoch] != [(step - per_epoch, items) for step, items in seen[per_epoch:]]

@@ -229,3 +229,22 @@ def test_any_subset_of_modalities_can_be_predicted_in_input_space(
     losses["loss"].backward()
     assert bool(losses["loss"].isfinite())
     assert model.encoder(names[0]) is model.fusion
+
+
+def test_a_missing_frame_of_a_joint_is_no_error(make_clips: MakeClips, small_config: Config) -> None:
+    """Each token's error is the mean over the coordinates of the frames in which its joint is there, by hand."""
+    tokens = replace(small_config.tokens, segment_frames=2, modalities=("skeleton",))
+    config = mae_config(replace(small_config, tokens=tokens))
+    batch = build_batch(make_clips(6, tokens, share_confident=0.5), config, step=0)
+    target, packed = networks.randomised(InputTarget(config)), batch.views[0].target
+    predicted = torch.randn(*packed.segments.shape, config.predictor.width)
+    error = target(predicted, packed, None).error.flatten()
+    joints, n_partial = packed.tokens["skeleton"], 0
+    readout = target.readouts["skeleton"]
+    for slot, values in zip(joints.slots.tolist(), joints.values, strict=True):
+        place = readout(predicted.flatten(0, 1)[slot])
+        frames = [(place[2 * f : 2 * f + 2], values[3 * f : 3 * f + 3]) for f in range(2)]
+        known = [((said - (seen[:2] - 0.5) / 0.25) ** 2).mean() for said, seen in frames if seen[2] > 0]
+        n_partial += len(known) == 1
+        torch.testing.assert_close(error[slot], torch.stack(known).mean(), rtol=1e-4, atol=1e-5)
+    assert n_partial > 3

@@ -82,6 +82,30 @@ class StepStream:
         yield from loader
 
 
+class MemoryStream:
+    """Batches of ``n_items`` items that are in memory, as a function of the step; a batch holds none twice.
+
+    ``build`` turns the chosen items (int64 ``[B]``) and the step into what the module sees; the
+    items left over at the end of an epoch wait for another.
+    """
+
+    def __init__(
+        self, n_items: int, build: Callable[[torch.Tensor, int], Any], *, n_steps: int, batch_size: int, seed: int
+    ) -> None:
+        self._n_items, self._build, self._n_steps, self._seed = n_items, build, n_steps, seed
+        self._batch_size = min(batch_size, n_items)
+
+    def batches(self, first_step: int) -> Iterator[LoadedStep]:
+        per_epoch = self._n_items // self._batch_size
+        ordered, order = -1, torch.empty(0, dtype=torch.int64)
+        for step in range(first_step, self._n_steps):
+            epoch, place = divmod(step, per_epoch)
+            if epoch != ordered:
+                ordered, order = epoch, epoch_order(self._n_items, self._seed, epoch)
+            chosen = order[place * self._batch_size : (place + 1) * self._batch_size]
+            yield LoadedStep([self._build(chosen, step)])
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach the whole group; the parent finishes its step and ends the workers."""
     for number in (signal.SIGINT, signal.SIGTERM):

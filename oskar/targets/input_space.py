@@ -18,7 +18,7 @@ from oskar.tokens.video import normalise_pixels
 class InputTarget(Target):
     """Pixels (normalised inside each tubelet), joint coordinates, word ids; one linear readout for each.
 
-    Pixels and coordinates are compared by squared error averaged over a token's values, word ids by
+    Pixels and coordinates are compared by squared error averaged over a token's known values, word ids by
     cross-entropy divided by the log of the vocabulary, so that each modality starts near 1.
     """
 
@@ -46,7 +46,9 @@ class InputTarget(Target):
                 error = error.index_copy(0, tokens.slots, surprise)
                 continue
             targets = self.values(name, tokens)
-            error = error.index_copy(0, tokens.slots, (predictions - targets).square().mean(-1))
+            known = is_known(name, tokens, targets.shape[1])
+            squares = torch.where(known, (predictions - targets).square(), 0.0)
+            error = error.index_copy(0, tokens.slots, squares.sum(-1) / known.sum(-1))
             shown[0, tokens.slots, : targets.shape[1]] = predictions.detach()
             shown[1, tokens.slots, : targets.shape[1]] = targets
         shape = predicted.shape[:2]
@@ -58,3 +60,10 @@ class InputTarget(Target):
             return normalise_joints(tokens.values).view(len(tokens.values), -1, 3)[..., :2].flatten(1)
         values = normalise_pixels(tokens.values, self.patch_size)
         return F.layer_norm(values, values.shape[-1:], eps=1e-6) if self.normalise else values
+
+
+def is_known(name: Modality, tokens: ModalityTokens, width: int) -> Tensor:
+    """Bool ``[n, width]``: False for the place of a joint in the frames of its token in which it is missing."""
+    if name != "skeleton":
+        return torch.ones(len(tokens.values), width, dtype=torch.bool, device=tokens.values.device)
+    return (tokens.values.view(len(tokens.values), -1, 3)[..., 2:] > 0).expand(-1, -1, 2).flatten(1)

@@ -1,6 +1,5 @@
 """The head that answers questions: a decoder whose queries are the question's tokens, and what it learns from."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +8,10 @@ from torch.nn import functional as F
 
 from oskar.clip import ClipBatch
 from oskar.config import Config, ModelConfig
-from oskar.data.stream import LoadedStep, epoch_order
 from oskar.masking.packing import PackedTokens, pack_everything
 from oskar.modalities import Modality, modality_specs
 from oskar.model.layers import GELUMLP, NORM_EPS, Attention, SwiGLU
+from oskar.tasks.features import has_tokens
 from oskar.tasks.task import Backbone, TaskModule
 from oskar.tokens import token_sources
 
@@ -153,10 +152,10 @@ def build_batch(
     """What the module sees of the items of a step; an item whose clip has no usable token is left out."""
     specs = modality_specs(config.tokens)
     if sees_clip:
-        is_usable = token_sources(items, config.tokens)[modality].is_valid.any(1)
+        is_usable = has_tokens(items, config, modality)
         if not bool(is_usable.any()):
             return QuestionBatch(None, None, items.labels[:0])
-        items = items.rows(is_usable.nonzero().squeeze(1))
+        items = items.rows(is_usable)
     sources = token_sources(items, config.tokens)
     clips = pack_everything({modality: sources[modality]}, specs)[0] if sees_clip else None
     questions = pack_everything({"text": sources["text"]}, specs)[0] if sees_question else None
@@ -176,22 +175,8 @@ class LatentItems:
     def __len__(self) -> int:
         return len(self.answer_idx)
 
-    def batch(self, chosen: Tensor) -> QuestionBatch:
+    def batch(self, chosen: Tensor, step: int = 0) -> QuestionBatch:
+        """The items ``chosen``, the same at every step."""
         clips = None if self.clips is None else self.clips.rows(self.clip_row[chosen])
         questions = None if self.questions is None else self.questions.rows(self.question_row[chosen])
         return QuestionBatch(clips, questions, self.answer_idx[chosen])
-
-
-class LatentStream:
-    """Batches of encoded items as a function of the step."""
-
-    def __init__(self, items: LatentItems, *, n_steps: int, batch_size: int, seed: int) -> None:
-        self._items, self._n_steps, self._seed = items, n_steps, seed
-        self._batch_size = min(batch_size, len(items))
-
-    def batches(self, first_step: int) -> Iterator[LoadedStep]:
-        per_epoch = len(self._items) // self._batch_size
-        for step in range(first_step, self._n_steps):
-            epoch, place = divmod(step, per_epoch)
-            order = epoch_order(len(self._items), self._seed, epoch)
-            yield LoadedStep([self._items.batch(order[place * self._batch_size : (place + 1) * self._batch_size])])

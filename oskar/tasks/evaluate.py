@@ -1,6 +1,6 @@
 """The tasks by name, each with its settings: what ``oskar evaluate --task`` runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,54 +14,42 @@ from oskar.tasks.low_shot import LowShotConfig, LowShotFinetuneConfig, evaluate_
 from oskar.tasks.question_answering import QuestionAnsweringConfig, evaluate_question_answering
 from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 from oskar.tasks.retrieval import RetrievalConfig, evaluate_retrieval
-from oskar.tasks.task import Protocol
-
-RunTask = Callable[[Path, list[str], Modality, Path], dict[str, Any]]
+from oskar.tasks.task import HeadConfig, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A task with its settings; ``run`` takes run folder, data, modality and output folder and gives the summary."""
+class NamedTask:
+    """The settings of a task, at their defaults, and what evaluates a run with them."""
 
-    seed: int
-    run: RunTask
+    settings: HeadConfig
+    evaluate: Callable[..., dict[str, Any]]
 
+    def configured(self, overrides: list[str]) -> "NamedTask":
+        """The task with ``key=value`` applied to its settings; raises InputError naming the key."""
+        return NamedTask(apply_overrides(self.settings, overrides), self.evaluate)
 
-def recognition(protocol: Protocol, overrides: list[str]) -> Prepared:
-    if protocol == "frozen":
-        probe = apply_overrides(ProbeConfig(), overrides)
-        return Prepared(probe.seed, partial(evaluate_recognition, config=probe))
-    tuned = apply_overrides(FinetuneConfig(), overrides)
-    return Prepared(tuned.seed, partial(evaluate_finetuned, config=tuned))
-
-
-def low_shot(protocol: Protocol, overrides: list[str]) -> Prepared:
-    if protocol == "frozen":
-        probe = apply_overrides(LowShotConfig(), overrides)
-        return Prepared(probe.seed, partial(evaluate_low_shot, config=probe))
-    tuned = apply_overrides(LowShotFinetuneConfig(), overrides)
-    return Prepared(tuned.seed, partial(evaluate_low_shot_finetuned, config=tuned))
+    def run(self, run: Path, data: list[str], modality: Modality, out: Path) -> dict[str, Any]:
+        return self.evaluate(run, data, modality, out, config=self.settings)
 
 
-def localization(protocol: Protocol, overrides: list[str]) -> Prepared:
-    config = apply_overrides(LocalizationConfig(), overrides)
-    return Prepared(config.seed, partial(evaluate_localization, config=config, protocol=protocol))
+def _by_protocol(settings: HeadConfig, evaluate: Callable[..., dict[str, Any]]) -> dict[Protocol, NamedTask]:
+    """A task that has one function for both protocols."""
+    return {
+        "frozen": NamedTask(settings, partial(evaluate, protocol="frozen")),
+        "finetune": NamedTask(settings, partial(evaluate, protocol="finetune")),
+    }
 
 
-def retrieval(protocol: Protocol, overrides: list[str]) -> Prepared:
-    config = apply_overrides(RetrievalConfig(), overrides)
-    return Prepared(config.seed, partial(evaluate_retrieval, config=config, protocol=protocol))
-
-
-def question_answering(protocol: Protocol, overrides: list[str]) -> Prepared:
-    config = apply_overrides(QuestionAnsweringConfig(), overrides)
-    return Prepared(config.seed, partial(evaluate_question_answering, config=config, protocol=protocol))
-
-
-TASKS: dict[str, Callable[[Protocol, list[str]], Prepared]] = {
-    "action-recognition": recognition,
-    "low-shot": low_shot,
-    "action-localization": localization,
-    "text-video-retrieval": retrieval,
-    "video-question-answering": question_answering,
+TASKS: Mapping[str, Mapping[Protocol, NamedTask]] = {
+    "action-recognition": {
+        "frozen": NamedTask(ProbeConfig(), evaluate_recognition),
+        "finetune": NamedTask(FinetuneConfig(), evaluate_finetuned),
+    },
+    "low-shot": {
+        "frozen": NamedTask(LowShotConfig(), evaluate_low_shot),
+        "finetune": NamedTask(LowShotFinetuneConfig(), evaluate_low_shot_finetuned),
+    },
+    "action-localization": _by_protocol(LocalizationConfig(), evaluate_localization),
+    "text-video-retrieval": _by_protocol(RetrievalConfig(), evaluate_retrieval),
+    "video-question-answering": _by_protocol(QuestionAnsweringConfig(), evaluate_question_answering),
 }

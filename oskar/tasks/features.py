@@ -68,6 +68,12 @@ def tokens_of(clips: ClipBatch, config: Config, modality: Modality) -> PackedTok
     return packed
 
 
+def has_tokens(clips: ClipBatch, config: Config, modality: Modality) -> Tensor:
+    """Bool ``[B]``: the clips with a usable token of the modality."""
+    source = token_sources(clips, config.tokens).get(modality)
+    return torch.zeros(len(clips), dtype=torch.bool) if source is None else source.is_valid.any(1)
+
+
 @torch.no_grad()
 def encode_all(
     encoders: list[TokenEncoder],
@@ -166,4 +172,4 @@ def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(tokens), torch.cat(is_valid)
 
 
-__all__ = ["Features", "PackedWindow", "encode_all", "read_views", "tokens_of"]
+__all__ = ["Features", "PackedWindow", "encode_all", "has_tokens", "read_views", "tokens_of"]

@@ -23,19 +23,17 @@ from oskar.model.encoder import TokenEncoder
 from oskar.model.layers import NORM_EPS, set_drop_path
 from oskar.settings import require, require_not_negative, require_share
 from oskar.tasks.features import BATCH_SIZE, PackedWindow, read_views, tokens_of
-from oskar.tasks.labelled import LabelledData, labels_of, open_labelled
+from oskar.tasks.labelled import ENCODERS, LabelledData, labels_of, open_labelled
 from oskar.tasks.mixing import mix_clips, soft_targets
 from oskar.tasks.saved_head import HEADS_FOLDER, card_of, load_head, save_head
 from oskar.tasks.scored_clips import Conditions, ScoredClips, write_results
 from oskar.tasks.task import Backbone, FitConfig, TaskModule, fit
-from oskar.tasks.transfer import load_transfer
 from oskar.train.checkpoint import load_module_strict
 from oskar.train.device import choose_device
 from oskar.train.loop import Progressed
 from oskar.train.precision import PrecisionChoice, choose_precision
 from oskar.train.sealed import remove_folder
 
-ENCODERS = ("pretrained", "random")
 FIRST_SCORES_SHARE = 0.001  # the classifier's weights at the start, as a share of the usual
 
 
@@ -180,7 +178,7 @@ def evaluate_finetuned(
     Raises:
         InputError: wrong run, data, split or modality, or a ``config.head`` of other classes or another split.
     """
-    opened = open_labelled(run, data, modality, out, config.split, config.clip(load_transfer(run).config.clip))
+    opened = open_labelled(run, data, modality, out, config.split, config.clip)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     train_ids, bad_train = tuple(labels_of(opened.train.reader)), dict[str, str]()
@@ -199,16 +197,8 @@ def evaluate_finetuned(
         scored[name] = score(model, opened, config, precision, device)
     n_expected = len(labels_of(opened.test.reader))
     values = {name: part.accuracies(n_expected) for name, part in scored.items()}
-    conditions = Conditions(
-        task="action-recognition",
-        protocol="finetune",
-        seed=config.seed,
-        n_windows=config.n_windows,
-        n_crops=config.n_crops,
-        n_train=len(train_ids) - len(bad_train),
-        bad_train_clips=bad_train,
-        settings=dataclasses.asdict(config),
-    )
+    n_train = len(train_ids) - len(bad_train)
+    conditions = Conditions.of("action-recognition", "finetune", config, n_train, bad_train)
     return write_results(out, opened, scored, values, conditions)
 
 

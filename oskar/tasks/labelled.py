@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from oskar.data.open import OpenedData, open_split
 from oskar.data.reader import ClipReader
 from oskar.errors import InputError
 from oskar.modalities import Modality
-from oskar.tasks.transfer import Transfer, load_transfer, require_modality
+from oskar.tasks.transfer import Transfer, load_transfer, require_modality, what_is_read
 from oskar.train.record import prepare_run_folder
+
+ENCODERS = ("pretrained", "random")  # what every result stands beside: the same with random weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,14 @@ class LabelledData:
 
 
 def open_labelled(
-    run: Path, data: list[str], modality: Modality, out: Path, split: str, clip: ClipConfig | None = None
+    run: Path,
+    data: list[str],
+    modality: Modality,
+    out: Path,
+    split: str,
+    clip: Callable[[ClipConfig], ClipConfig] = lambda config: config,
 ) -> LabelledData:
-    """Open a run and both splits of ``data``, and make the folder ``out``; ``clip`` replaces the run's own settings.
+    """Open a run and both splits of ``data``, and make the folder ``out``; ``clip`` changes the run's own settings.
 
     Raises:
         InputError: wrong run, data, split or modality; nothing was decoded yet.
@@ -43,7 +50,7 @@ def open_labelled(
     prepare_run_folder(out, resume=False)
     require_modality(transfer.config, modality)
     config = what_is_read(transfer.config, modality)
-    config = config if clip is None else replace(config, clip=clip)
+    config = replace(config, clip=clip(config.clip))
     if split == config.data.split:
         raise InputError(f"split = {split!r} is what the heads learn on", fix="test on another split")
     train, test = (open_split(data, config, None, name, modality) for name in (config.data.split, split))
@@ -52,13 +59,6 @@ def open_labelled(
     for name, opened in ((config.data.split, train), (split, test)):
         require_labelled(len(labels_of(opened.reader)), name, test.names)
     return LabelledData(transfer, config, modality, train, test, split)
-
-
-def what_is_read(config: Config, modality: Modality) -> Config:
-    """Only files that the modality needs can spoil a clip; joints of clips with a video lie on its frame."""
-    names: tuple[Modality, ...] = ("video",) if modality == "video" else ("video", modality)
-    kept = tuple(name for name in names if name in config.tokens.modalities)
-    return replace(config, tokens=replace(config.tokens, modalities=kept))
 
 
 def require_labelled(n_clips: int, split: str, names: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Spatiotemporal action localization: what each person does in a key frame, beside its controls (AVA)."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from oskar.data.boxes import LabelledBoxes
 from oskar.data.key_frame_data import KeyFrameData
 from oskar.data.key_frame_reader import KeyFrameReader, images_to_learn_from
 from oskar.data.open_key_frames import open_key_frames
-from oskar.data.stream import StepDataset, StepStream
+from oskar.data.stream import MemoryStream, StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.metrics.detection import MIN_IOU, FrameMAP
 from oskar.modalities import Modality
 from oskar.settings import require, require_share
-from oskar.tasks.localization_features import CachedStream, ScoredPeople, TokenBatches, encode_grids, score_people
+from oskar.tasks.localization_features import ScoredPeople, TokenBatches, encode_grids, score_people
 from oskar.tasks.localization_head import ActionLocalization
 from oskar.tasks.localization_results import (
     TRUTH,
@@ -131,18 +132,22 @@ def _open(data: list[str], transfer: Transfer, split: str, config: LocalizationC
 def _modules(job: _Job) -> dict[str, ActionLocalization]:
     """The head on the pretrained encoder, on random weights, and on the pretrained encoder's whole frame.
 
-    All start from the same head.
+    All start from the same head; a frozen encoder is shared, so that its grids are made once.
     """
+
+    def backbone(random_seed: int | None) -> Backbone:
+        return Backbone(job.transfer, ("video",), is_trained=job.protocol == "finetune", random_seed=random_seed)
+
+    pretrained = backbone(None)
+    backbones = {
+        "pretrained": pretrained,
+        "random_weights": backbone(job.config.seed),
+        "whole_frame": pretrained if job.protocol == "frozen" else backbone(None),
+    }
     modules = {}
-    for name in ("pretrained", "random_weights", "whole_frame"):
-        backbone = Backbone(
-            job.transfer,
-            ("video",),
-            is_trained=job.protocol == "finetune",
-            random_seed=job.config.seed if name == "random_weights" else None,
-        )
+    for name, encoder in backbones.items():
         torch.manual_seed(job.config.seed)
-        modules[name] = ActionLocalization(backbone, job.train.n_classes, sees_box=name != "whole_frame")
+        modules[name] = ActionLocalization(encoder, job.train.n_classes, sees_box=name != "whole_frame")
     return modules
 
 
@@ -183,15 +188,16 @@ def _streams(
         pretrained, random = encode_grids(backbones, reader, run, precision=job.precision, device=job.device)
         if len(pretrained) == 0:
             raise InputError(f"no clip to learn from can be read ({pretrained.bad[0][1]})", fix="repair the data")
+        cached_of = {name: random if name == "random_weights" else pretrained for name in modules}
         streams: dict[str, BatchStream] = {
-            name: CachedStream(
-                random if name == "random_weights" else pretrained,
-                has_class,
+            name: MemoryStream(
+                len(cached),
+                partial(cached.batch, has_class, config.seed),
                 n_steps=config.steps,
                 batch_size=config.batch_size,
                 seed=config.seed,
             )
-            for name in modules
+            for name, cached in cached_of.items()
         }
         return streams, dict(pretrained.bad)
     dataset = StepDataset(

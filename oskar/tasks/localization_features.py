@@ -13,7 +13,6 @@ from oskar.config import Config
 from oskar.data.key_frame_reader import KeyFrameClips, KeyFrameReader
 from oskar.data.key_frames import enlarge_boxes
 from oskar.data.reader import EvaluationWindow
-from oskar.data.stream import LoadedStep, epoch_order
 from oskar.masking.packing import PackedTokens
 from oskar.tasks.features import tokens_of
 from oskar.tasks.localization_head import ActionLocalization, BoxBatch, boxes_to_learn_from, feature_grids
@@ -58,6 +57,17 @@ class CachedGrids:
     def __len__(self) -> int:
         return len(self.grids)
 
+    def batch(self, has_class: Tensor, seed: int, chosen: Tensor, step: int) -> BoxBatch:
+        """Some clips with other boxes around their people at every step; ``has_class`` is ``[people, classes]``."""
+        numbers = chosen.tolist()
+        counts = torch.tensor([len(self.boxes[i]) for i in numbers])
+        clip_idx = torch.arange(len(chosen)).repeat_interleave(counts)
+        boxes, is_kept = boxes_to_learn_from(
+            torch.cat([self.boxes[i] for i in numbers]), clip_idx, self.clip_ids[chosen], seed=seed, step=step
+        )
+        rows = torch.cat([self.box_idx[i] for i in numbers])[is_kept]
+        return BoxBatch(self.grids[chosen], boxes, clip_idx[is_kept], has_class[rows], len(chosen))
+
 
 def encode_grids(
     backbones: Sequence[Backbone],
@@ -81,31 +91,6 @@ def encode_grids(
         for backbone, parts in zip(backbones, kept, strict=True):
             parts.append(_grids(backbone.to(device), packed.to(device), precision, device).bfloat16().cpu())
     return [CachedGrids(torch.cat(p), torch.cat(clip_ids), tuple(boxes), tuple(box_idx), tuple(bad)) for p in kept]
-
-
-class CachedStream:
-    """Batches of cached grids as a function of the step, each time with other boxes around the people."""
-
-    def __init__(self, cached: CachedGrids, has_class: Tensor, *, n_steps: int, batch_size: int, seed: int) -> None:
-        self._cached, self._has_class, self._n_steps, self._seed = cached, has_class, n_steps, seed
-        self._batch_size = min(batch_size, len(cached))
-
-    def batches(self, first_step: int) -> Iterator[LoadedStep]:
-        per_epoch = len(self._cached) // self._batch_size
-        for step in range(first_step, self._n_steps):
-            epoch, place = divmod(step, per_epoch)
-            order = epoch_order(len(self._cached), self._seed, epoch)
-            yield LoadedStep([self._batch(order[place * self._batch_size : (place + 1) * self._batch_size], step)])
-
-    def _batch(self, chosen: Tensor, step: int) -> BoxBatch:
-        cached, numbers = self._cached, chosen.tolist()
-        counts = torch.tensor([len(cached.boxes[i]) for i in numbers])
-        clip_idx = torch.arange(len(chosen)).repeat_interleave(counts)
-        boxes, is_kept = boxes_to_learn_from(
-            torch.cat([cached.boxes[i] for i in numbers]), clip_idx, cached.clip_ids[chosen], seed=self._seed, step=step
-        )
-        rows = torch.cat([cached.box_idx[i] for i in numbers])[is_kept]
-        return BoxBatch(cached.grids[chosen], boxes, clip_idx[is_kept], self._has_class[rows], len(chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +123,10 @@ def score_people(
         boxes = enlarge_boxes(clips.person_boxes).clamp(0.0, 1.0)
         rows = clips.box_idx.numpy()
         is_scored[rows] = True
+        on_device = packed.to(device)
+        grids_of = {b: _grids(b, on_device, precision, device) for b in {m.backbone for m in modules.values()}}
         for name, module in modules.items():
-            grids = _grids(module.backbone, packed.to(device), precision, device)
-            found = module.classify(grids, boxes.to(device), clips.clip_idx.to(device))
+            found = module.classify(grids_of[module.backbone], boxes.to(device), clips.clip_idx.to(device))
             scores[name][rows] = found.double().sigmoid().cpu().numpy()
     return ScoredPeople(scores, is_scored, tuple(bad))
 

@@ -14,17 +14,14 @@ from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks import finetuning
 from oskar.tasks.finetuning import FinetuneConfig, new_recogniser
-from oskar.tasks.labelled import LabelledData, ids_json, ids_sha256, labels_of, open_labelled
+from oskar.tasks.labelled import ENCODERS, LabelledData, ids_json, ids_sha256, labels_of, open_labelled
 from oskar.tasks.recognition import ProbeConfig, encode_splits, fit_heads, score_heads
 from oskar.tasks.saved_head import HEADS_FOLDER
 from oskar.tasks.scored_clips import Conditions, ScoredClips, write_results
-from oskar.tasks.task import Protocol
-from oskar.tasks.transfer import load_transfer
 from oskar.train.device import choose_device
 from oskar.train.precision import choose_precision
 from oskar.train.sealed import write_text_atomic
 
-ENCODERS = ("pretrained", "random")
 SHOTS = (0.05, 0.1, 0.5)
 
 # From the name of an encoder, the ids of a subset and a folder to the scores of the heads that learned on it.
@@ -94,7 +91,7 @@ def evaluate_low_shot(
         return score_heads(heads, features[name].test, config, device)
 
     subsets = draw_subsets(labels_of(opened.train.reader), config.shots, config.subset_seeds)
-    conditions = _conditions("frozen", config, len(encoded), dict(encoded.bad))
+    conditions = Conditions.of("low-shot", "frozen", config, len(encoded), dict(encoded.bad))
     return _evaluate(opened, subsets, learn, out, conditions)
 
 
@@ -102,7 +99,7 @@ def evaluate_low_shot_finetuned(
     run: Path, data: list[str], modality: Modality, out: Path, config: LowShotFinetuneConfig
 ) -> dict[str, Any]:
     """As ``evaluate_low_shot`` with the encoder fine-tuned on each subset."""
-    opened = open_labelled(run, data, modality, out, config.split, config.clip(load_transfer(run).config.clip))
+    opened = open_labelled(run, data, modality, out, config.split, config.clip)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     label_of, bad_train = labels_of(opened.train.reader), dict[str, str]()
@@ -115,7 +112,9 @@ def evaluate_low_shot_finetuned(
         return finetuning.score(model, opened, settings, precision, device)
 
     subsets = draw_subsets(label_of, config.shots, config.subset_seeds)
-    return _evaluate(opened, subsets, learn, out, _conditions("finetune", config, len(label_of), bad_train))
+    return _evaluate(
+        opened, subsets, learn, out, Conditions.of("low-shot", "finetune", config, len(label_of), bad_train)
+    )
 
 
 def draw_subsets(label_of: Mapping[str, int], shots: Sequence[float], seeds: Sequence[int]) -> list[Subset]:
@@ -134,21 +133,6 @@ def _check(shots: tuple[float, ...], seeds: tuple[int, ...], head: str | None) -
         bool(seeds) and len(set(seeds)) == len(seeds), "subset_seeds", seeds, "use different seeds, such as [0,1,2]"
     )
     require(head is None, "head", head, "leave it out: each subset has heads of its own")
-
-
-def _conditions(
-    protocol: Protocol, config: LowShotConfig | LowShotFinetuneConfig, n_train: int, bad_train_clips: Mapping[str, str]
-) -> Conditions:
-    return Conditions(
-        task="low-shot",
-        protocol=protocol,
-        seed=config.seed,
-        n_windows=config.n_windows,
-        n_crops=config.n_crops,
-        n_train=n_train,
-        bad_train_clips=bad_train_clips,
-        settings=dataclasses.asdict(config),
-    )
 
 
 def _evaluate(

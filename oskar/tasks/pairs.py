@@ -1,7 +1,7 @@
 """Clips and captions as pairs: distinct sentences, batches to train on, mean latents of frozen encoders."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,14 +9,12 @@ from torch import Tensor
 from oskar.clip import ClipBatch
 from oskar.config import Config
 from oskar.data.reader import ClipReader, EvaluationWindow
-from oskar.data.stream import LoadedStep, epoch_order
 from oskar.errors import InputError
 from oskar.masking.packing import PackedTokens
 from oskar.modalities import Modality
 from oskar.randomness import clip_keys, hash_id, uniform64
-from oskar.tasks.features import tokens_of
+from oskar.tasks.features import has_tokens, tokens_of
 from oskar.tasks.task import Backbone
-from oskar.tokens import token_sources
 from oskar.tokens.words import Words
 from oskar.train.precision import PrecisionChoice
 from oskar.train.progress import Progress
@@ -114,25 +112,13 @@ class PairBuilder:
     draw: SentenceDraw
 
     def __call__(self, clips: ClipBatch, step: int) -> PairBatch:
-        is_usable = usable(clips, self.config, self.modality)
+        is_usable = has_tokens(clips, self.config, self.modality)
         if not is_usable.any():
             return PairBatch(torch.empty(0), torch.empty(0), torch.empty(0))
-        kept = choose_clips(clips, is_usable)
+        kept = clips.rows(is_usable)
         numbers = self.draw(kept.clip_ids, step)
         texts = pack_sentences(self.word_ids[numbers], self.config)
         return PairBatch(tokens_of(kept, self.config, self.modality), texts, numbers)
-
-
-def usable(clips: ClipBatch, config: Config, modality: Modality) -> Tensor:
-    """Bool ``[B]``: the clips with a token of the modality."""
-    source = token_sources(clips, config.tokens).get(modality)
-    return torch.zeros(len(clips), dtype=torch.bool) if source is None else source.is_valid.any(1)
-
-
-def choose_clips(clips: ClipBatch, is_chosen: Tensor) -> ClipBatch:
-    """Some clips of a batch, by bool ``[B]``."""
-    values = {f.name: getattr(clips, f.name) for f in fields(clips)}
-    return replace(clips, **{name: value[is_chosen] for name, value in values.items() if value is not None})
 
 
 def pack_sentences(word_ids: Tensor, config: Config) -> PackedTokens:
@@ -142,24 +128,20 @@ def pack_sentences(word_ids: Tensor, config: Config) -> PackedTokens:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeansStream:
-    """Pairs of cached means ``[n, D]`` as a function of the step; a batch holds no clip twice."""
+class MeanPairs:
+    """Cached means ``[n, D]`` of clips and sentences, to take batches of pairs from."""
 
     clip_means: Tensor
     text_means: Tensor
     clip_ids: Tensor
     draw: SentenceDraw
-    n_steps: int
-    batch_size: int
-    seed: int
 
-    def batches(self, first_step: int) -> Iterator[LoadedStep]:
-        size = min(self.batch_size, len(self.clip_ids))
-        for step in range(first_step, self.n_steps):
-            epoch, place = divmod(step, len(self.clip_ids) // size)
-            chosen = epoch_order(len(self.clip_ids), self.seed, epoch)[place * size : (place + 1) * size]
-            numbers = self.draw(self.clip_ids[chosen], step)
-            yield LoadedStep([PairBatch(self.clip_means[chosen], self.text_means[numbers], numbers)])
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def batch(self, chosen: Tensor, step: int) -> PairBatch:
+        numbers = self.draw(self.clip_ids[chosen], step)
+        return PairBatch(self.clip_means[chosen], self.text_means[numbers], numbers)
 
 
 def mean_latents(latents: Tensor, is_valid: Tensor) -> Tensor:
@@ -200,12 +182,12 @@ def clip_means(
                 continue
             place_of = {hash_id(reader.clip_id(i)): i for i in chosen.tolist()}
             places = torch.tensor([place_of[name] for name in read.clips.clip_ids.tolist()])
-            is_usable = usable(read.clips, config, modality)
+            is_usable = has_tokens(read.clips, config, modality)
             bad |= {reader.clip_id(i): f"no usable token of {modality}" for i in places[~is_usable].tolist()}
             if not is_usable.any():
                 continue
             is_read[places[is_usable]] = True
-            packed = tokens_of(choose_clips(read.clips, is_usable), config, modality).to(device)
+            packed = tokens_of(read.clips.rows(is_usable), config, modality).to(device)
             for backbone, kept in zip(backbones, means, strict=True):
                 kept[places[is_usable]] = _encode(backbone, modality, packed, precision, device)
     return ClipMeans(tuple(means), is_read, bad)

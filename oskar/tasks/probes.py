@@ -1,14 +1,12 @@
 """Heads on frozen features: attentive (one cross-attention block), linear, nearest neighbours."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oskar.data.stream import LoadedStep, epoch_order
 from oskar.model.layers import NORM_EPS
 from oskar.tasks.features import Features
 
@@ -129,24 +127,20 @@ class FeatureBank:
         return (pooled - self.mean) / self.std
 
 
-class FeatureStream:
-    """Batches of cached features as a function of the step."""
+@dataclass(frozen=True, slots=True)
+class StandardFeatures:
+    """Cached features of a split with their standardised ``pooled`` values, to take batches from."""
 
-    def __init__(self, features: Features, pooled: Tensor, *, n_steps: int, batch_size: int, seed: int) -> None:
-        self._features, self._pooled = features, pooled
-        self._n_steps, self._batch_size, self._seed = n_steps, min(batch_size, len(features)), seed
+    features: Features
+    pooled: Tensor
 
-    def batches(self, first_step: int) -> Iterator[LoadedStep]:
-        per_epoch = len(self._features) // self._batch_size
-        for step in range(first_step, self._n_steps):
-            epoch, place = divmod(step, per_epoch)
-            order = epoch_order(len(self._features), self._seed, epoch)
-            yield LoadedStep([self.batch(order[place * self._batch_size : (place + 1) * self._batch_size])])
+    def __len__(self) -> int:
+        return len(self.features)
 
     def batch(self, chosen: Tensor) -> FeatureBatch:
-        features = self._features
+        features = self.features
         return FeatureBatch(
-            features.tokens[chosen], features.is_valid[chosen], self._pooled[chosen], features.labels[chosen]
+            features.tokens[chosen], features.is_valid[chosen], self.pooled[chosen], features.labels[chosen]
         )
 
 

@@ -3,11 +3,10 @@
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from oskar.config import Config
 from oskar.data.question_reader import QuestionWords
 from oskar.data.questions import OpenedQuestions, open_questions
 from oskar.errors import InputError
@@ -22,7 +21,14 @@ from oskar.tasks.question_fitting import (
     answer_frozen,
 )
 from oskar.tasks.task import Evaluation, Protocol
-from oskar.tasks.transfer import Transfer, load_transfer, require_modality
+from oskar.tasks.transfer import (
+    Transfer,
+    load_transfer,
+    require_modality,
+    require_words,
+    what_is_read,
+    whole_clips,
+)
 from oskar.train.device import choose_device
 from oskar.train.precision import choose_precision
 from oskar.train.record import prepare_run_folder, write_json_atomic
@@ -47,8 +53,8 @@ def evaluate_question_answering(
     transfer = load_transfer(run)
     prepare_run_folder(out, resume=False)
     require_modality(transfer.config, modality)
-    words = _words(transfer, run, config.max_words)
-    read_config = _what_is_read(transfer.config, modality)
+    words = QuestionWords(require_words(transfer), transfer.config.tokens.n_words, config.max_words)
+    read_config = whole_clips(what_is_read(transfer.config, modality), (0.5, 1.0))
     if config.split == read_config.data.split:
         raise InputError(f"split = {config.split!r} is what the heads learn on", fix="test on another split")
     train, test = (open_questions(data, read_config, s, modality) for s in (read_config.data.split, config.split))
@@ -67,30 +73,6 @@ def evaluate_question_answering(
     summary = _evaluation(study, answered).to_json()
     write_json_atomic(out / "summary.json", summary)
     return summary
-
-
-def _words(transfer: Transfer, run: Path, max_words: int) -> QuestionWords:
-    tokens = transfer.config.tokens
-    if "text" not in tokens.modalities or transfer.words is None:
-        reason = f"on {', '.join(tokens.modalities)}" if "text" not in tokens.modalities else "without captions"
-        raise InputError(
-            f"{run}: was pretrained {reason}, and cannot read questions",
-            fix="pretrain with text among tokens.modalities on data that has captions",
-        )
-    return QuestionWords(transfer.words, tokens.n_words, max_words)
-
-
-def _what_is_read(config: Config, modality: Modality) -> Config:
-    """Frames evenly over the whole clip, crops of at least half of it, no mirror; never its caption.
-
-    Only files that the modality needs can spoil a clip; joints of clips with a video lie on its frame.
-    """
-    names: tuple[Modality, ...] = ("video",) if modality == "video" else ("video", modality)
-    kept = tuple(name for name in names if name in config.tokens.modalities)
-    clip = replace(
-        config.clip, temporal="span", span_share=(1.0, 1.0), crop_scale=(0.5, 1.0), flip_probability=0.0
-    )  # fmt: skip
-    return replace(config, tokens=replace(config.tokens, modalities=kept), clip=clip)
 
 
 def _study(

@@ -11,11 +11,11 @@ import torch
 from oskar.data.question_reader import AskedClips, QuestionReader, QuestionTexts, QuestionWords
 from oskar.data.questions import OpenedQuestions
 from oskar.data.reader import ClipReader
-from oskar.data.stream import StepDataset, StepStream
+from oskar.data.stream import MemoryStream, StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.settings import require
-from oskar.tasks.answer_head import AnswerHead, LatentItems, Latents, LatentStream, QuestionAnswering, build_batch
+from oskar.tasks.answer_head import AnswerHead, LatentItems, Latents, QuestionAnswering, build_batch
 from oskar.tasks.features import Features, encode_all
 from oskar.tasks.task import Backbone, FitConfig, Protocol, fit
 from oskar.tasks.transfer import Transfer
@@ -138,9 +138,10 @@ def answer_frozen(study: Study, variants: dict[str, Variant], folder: Path) -> A
         _, items = train[variant.is_random].items(study.chosen, study.answer_idx, variant)
         if len(items) == 0:
             raise InputError(f"data {study.train.name}: no training question can be read", fix="repair its clips")
-        stream = LatentStream(
-            items, n_steps=study.config.steps, batch_size=study.config.batch_size, seed=study.config.seed
-        )  # fmt: skip
+        config = study.config
+        stream = MemoryStream(
+            len(items), items.batch, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed
+        )
         module, _ = _fitted(study, variant, stream, folder / name, float32)
         result.by_variant[name] = ask(study, module, variant, test[variant.is_random])
     return result

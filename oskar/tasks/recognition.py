@@ -5,21 +5,22 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from oskar.config import TrainConfig
+from oskar.data.stream import MemoryStream
 from oskar.metrics.classification import merge_views
 from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks.features import Features, encode_all
-from oskar.tasks.labelled import LabelledData, open_labelled, require_labelled
-from oskar.tasks.probes import FeatureBank, FeatureStream, Probes, nearest_neighbours
-from oskar.tasks.saved_head import HEADS_FOLDER, card_of, load_head, save_head
+from oskar.tasks.labelled import ENCODERS, LabelledData, open_labelled, require_labelled
+from oskar.tasks.probes import FeatureBank, Probes, StandardFeatures, nearest_neighbours
+from oskar.tasks.saved_head import HEADS_FOLDER, HeadCard, card_of, load_head, save_head
 from oskar.tasks.scored_clips import Conditions, ScoredClips, write_results
+from oskar.tasks.task import HeadConfig
 from oskar.tasks.transfer import random_encoder
 from oskar.train.checkpoint import load_module_strict, under
 from oskar.train.device import choose_device
@@ -27,49 +28,28 @@ from oskar.train.loop import Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
 
 HEADS = ("attentive", "linear", "knn")
-ENCODERS = ("pretrained", "random")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProbeConfig:
-    """How heads learn on frozen features (V-JEPA's probe, in steps for small data)."""
+class ProbeConfig(HeadConfig):
+    """How heads learn on frozen features (V-JEPA's probe, in steps for small data): cosine to 0 without warm-up."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    steps: int = 600
     batch_size: int = 64
     lr: float = 3e-3
     weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    warmup_share: float = 0.0
     out_projection: bool = False
     n_neighbours: int = 10
     n_windows: int = 1
     n_crops: int = 1  # at test, along the longer side of a frame; heads learn on the one in the middle
-    seed: int = 0
-    split: str = "test"
     head: str | None = None  # folder of an evaluation whose heads are tested again, instead of new ones
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "n_neighbours", "n_windows", "n_crops"):
+        HeadConfig.__post_init__(self)
+        for name in ("n_neighbours", "n_windows", "n_crops"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
-
-    def train_config(self, steps: int) -> TrainConfig:
-        """The loop's settings: cosine to 0 without warm-up."""
-        return TrainConfig(
-            steps=steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            lr_scaling="none",
-            warmup_share=0.0,
-            betas=(0.9, 0.999),
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            seed=self.seed,
-            checkpoint_every_steps=steps,
-            log_every_steps=max(steps // 20, 1),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +101,15 @@ def evaluate_recognition(
             save_head(out, name, heads.tensors(), card)
             scored[name] = score_heads(heads, encoded.test, config, device)
     else:
-        heads_of = {name: _load(Path(config.head), name, opened) for name in ENCODERS}
-        _, card = load_head(Path(config.head), ENCODERS[0], opened, "frozen")
+        loaded = {name: _load(Path(config.head), name, opened) for name in ENCODERS}
+        _, card = loaded["pretrained"]
         n_train, bad_train = len(card.train_ids), {}
         for name, encoded in encode_splits(opened, config, card.seed, device).items():
-            scored[name] = score_heads(heads_of[name], encoded.test, config, device)
+            scored[name] = score_heads(loaded[name][0], encoded.test, config, device)
     n_expected = len(scored["pretrained"].labels) + len(scored["pretrained"].bad)
     values = {name: part.accuracies(n_expected) for name, part in scored.items()}
-    return write_results(out, opened, scored, values, _conditions(config, n_train, bad_train))
-
-
-def _conditions(config: ProbeConfig, n_train: int, bad_train_clips: dict[str, str]) -> Conditions:
-    return Conditions(
-        task="action-recognition",
-        protocol="frozen",
-        seed=config.seed,
-        n_windows=config.n_windows,
-        n_crops=config.n_crops,
-        n_train=n_train,
-        bad_train_clips=bad_train_clips,
-        settings=dataclasses.asdict(config),
+    return write_results(
+        out, opened, scored, values, Conditions.of("action-recognition", "frozen", config, n_train, bad_train)
     )
 
 
@@ -193,11 +162,14 @@ def fit_heads(
         n_steps = max(1, round(n_steps * _steps_per_epoch(train, config) / _steps_per_epoch(features.train, config)))
     bank = FeatureBank.of(train)
     probes = _new_probes(train.tokens.shape[-1], data, config.out_projection, config.seed)
-    standardised = bank.standardise(train.pooled())
-    stream = FeatureStream(train, standardised, n_steps=n_steps, batch_size=config.batch_size, seed=config.seed)
+    standard = StandardFeatures(train, bank.standardise(train.pooled()))
+    stream = MemoryStream(
+        len(train), lambda chosen, step: standard.batch(chosen),
+        n_steps=n_steps, batch_size=config.batch_size, seed=config.seed,
+    )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     float32 = PrecisionChoice(dtype=torch.float32, reason="heads are small")
-    settings = config.train_config(n_steps)
+    settings = dataclasses.replace(config, steps=n_steps).train_config()
     Trainer(probes, stream, settings, folder, precision=float32, device=device, bad_budget=0).fit()
     return FrozenHeads(probes, bank)
 
@@ -211,12 +183,12 @@ def _new_probes(width: int, data: LabelledData, out_projection: bool, seed: int)
     return Probes(width, data.transfer.config.model.n_heads, len(data.classes), out_projection=out_projection)
 
 
-def _load(evaluation: Path, name: str, data: LabelledData) -> FrozenHeads:
+def _load(evaluation: Path, name: str, data: LabelledData) -> tuple[FrozenHeads, HeadCard]:
     tensors, card = load_head(evaluation, name, data, "frozen")
     width = data.transfer.config.model.width
     probes = _new_probes(width, data, bool(card.settings["out_projection"]), card.seed)
     load_module_strict(probes, under("probes/", tensors), str(evaluation))
-    return FrozenHeads(probes, FeatureBank(**under("bank/", tensors)))
+    return FrozenHeads(probes, FeatureBank(**under("bank/", tensors))), card
 
 
 @torch.no_grad()
@@ -229,9 +201,9 @@ def score_heads(
     by_crop: list[dict[str, Tensor]] = []
     for features in crops:
         pooled = bank.standardise(features.pooled())
-        stream = FeatureStream(features, pooled, n_steps=0, batch_size=config.batch_size, seed=0)
+        standard = StandardFeatures(features, pooled)
         chosen = torch.split(torch.arange(n_clips), config.batch_size)
-        parts = [probes.scores(stream.batch(rows).to(device)) for rows in chosen]
+        parts = [probes.scores(standard.batch(rows).to(device)) for rows in chosen]
         scores = {head: torch.cat([part[head].cpu() for part in parts]) for head in parts[0]}
         votes = nearest_neighbours(bank.pooled, bank.labels, pooled, n_classes, config.n_neighbours)
         by_crop.append(scores | {"knn": votes})

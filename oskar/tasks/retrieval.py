@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oskar.data.stream import StepDataset, StepStream
+from oskar.data.stream import MemoryStream, StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.metrics.retrieval_controls import expected_of_chance, sentence_ceiling
 from oskar.modalities import Modality
@@ -17,7 +17,7 @@ from oskar.randomness import hash_id
 from oskar.tasks.dual_encoder import DualEncoder
 from oskar.tasks.pairs import (
     ClipMeans,
-    MeansStream,
+    MeanPairs,
     PairBuilder,
     SentenceDraw,
     clip_means,
@@ -124,14 +124,15 @@ def _frozen(job: _Job) -> dict[str, _Scored]:
     float32 = PrecisionChoice(dtype=torch.float32, reason="projections are small")
     for i, (name, backbone) in enumerate(backbones.items()):
         module = job.new_module(backbone)
-        stream = MeansStream(
+        pairs = MeanPairs(
             clip_means=train_clips.by_encoder[i][is_read],
             text_means=train_texts[i],
             clip_ids=torch.tensor([hash_id(clip_id) for clip_id in job.train.ids])[is_read],
             draw=job.draw(),
-            n_steps=job.config.steps,
-            batch_size=job.config.batch_size,
-            seed=job.config.seed,
+        )
+        config = job.config
+        stream = MemoryStream(
+            len(pairs), pairs.batch, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed
         )
         fit(module, stream, job.config, job.out / "heads" / name, precision=float32, device=job.device)
         means = ClipMeans((test_clips.by_encoder[i],), test_clips.is_read, test_clips.bad)

@@ -1,7 +1,7 @@
 """What retrieval learns on and is tested on: its settings, and clips with their numbered sentences."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks.pairs import Sentences, number_sentences
 from oskar.tasks.task import FitConfig
-from oskar.tasks.transfer import Transfer, require_modality
+from oskar.tasks.transfer import Transfer, require_modality, require_words, what_is_read, whole_clips
 from oskar.tokens.words import Words
 
 
@@ -67,30 +67,12 @@ def open_sides(
     Raises:
         InputError: a run without the modality or without text, wrong data, split or files, a caption without a word.
     """
-    words = _require_text(transfer, modality)
-    opened = _open(data, _what_is_read(transfer.config, modality, config), modality, config)
+    require_modality(transfer.config, modality)
+    words = require_words(transfer)
+    read = whole_clips(what_is_read(transfer.config, modality), config.crop_scale)
+    opened = _open(data, read, modality, config)
     train, test = (_side(clips, words, transfer.config, config) for clips in opened)
     return train, test
-
-
-def _require_text(transfer: Transfer, modality: Modality) -> Words:
-    require_modality(transfer.config, modality)
-    if "text" not in transfer.config.tokens.modalities or transfer.words is None:
-        raise InputError(
-            "the run was pretrained without text: it has no words to read captions with",
-            fix="pretrain with text among tokens.modalities, on data with captions",
-        )
-    return transfer.words
-
-
-def _what_is_read(config: Config, modality: Modality, task: RetrievalConfig) -> Config:
-    """No file but those of the modality is read (joints lie on their video's frame); clips whole, never mirrored."""
-    names: tuple[Modality, ...] = ("video",) if modality == "video" else ("video", modality)
-    kept = tuple(name for name in names if name in config.tokens.modalities)
-    clip = replace(
-        config.clip, temporal="span", span_share=(1.0, 1.0), crop_scale=task.crop_scale, flip_probability=0.0
-    )
-    return replace(config, tokens=replace(config.tokens, modalities=kept), clip=clip)
 
 
 def _open(

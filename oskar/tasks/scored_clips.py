@@ -2,10 +2,11 @@
 
 import csv
 import json
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,19 @@ class ScoredClips:
         }
 
 
+class RecognitionSettings(typing.Protocol):
+    """What the settings of every kind of recognition have; they are dataclasses."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def n_windows(self) -> int: ...
+    @property
+    def n_crops(self) -> int: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
     """What a result was obtained under, beyond its data: for the summary."""
@@ -49,6 +63,22 @@ class Conditions:
     bad_train_clips: Mapping[str, str]
     settings: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, task: str, protocol: Protocol, config: RecognitionSettings, n_train: int, bad_train: Mapping[str, str]
+    ) -> "Conditions":
+        """The conditions that a task's settings state."""
+        return cls(
+            task=task,
+            protocol=protocol,
+            seed=config.seed,
+            n_windows=config.n_windows,
+            n_crops=config.n_crops,
+            n_train=n_train,
+            bad_train_clips=bad_train,
+            settings=asdict(config),
+        )
 
 
 def write_results(

@@ -28,29 +28,25 @@ Protocol = Literal["frozen", "finetune"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FitConfig:
-    """What every task's training has; a task's own settings derive from it."""
+class HeadConfig:
+    """How a head learns, on frozen features or on top of an encoder that learns along."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     steps: int = 600
     batch_size: int = 32
     lr: float = 1e-3
-    encoder_lr_share: float = 1.0  # fine-tuning: the last block's rate as a share of the head's
-    layer_decay: float = 0.75  # fine-tuning: each block below has this share of the rate of the one above
     weight_decay: float = 0.05
     warmup_share: float = 0.05
     clip_norm: float | None = 1.0
     seed: int = 0
     split: str = "test"
-    workers: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "encoder_lr_share", "layer_decay"):
+        for name in ("steps", "batch_size", "lr"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
-        require(self.layer_decay <= 1, "layer_decay", self.layer_decay, "use a share of at most 1")
 
     def train_config(self) -> TrainConfig:
         """The loop's settings: linear warm-up, then cosine to 0."""
@@ -67,6 +63,23 @@ class FitConfig:
             checkpoint_every_steps=self.steps,
             log_every_steps=max(self.steps // 20, 1),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig(HeadConfig):
+    """What every task's training has; a task's own settings derive from it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    encoder_lr_share: float = 1.0  # fine-tuning: the last block's rate as a share of the head's
+    layer_decay: float = 0.75  # fine-tuning: each block below has this share of the rate of the one above
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        HeadConfig.__post_init__(self)
+        for name in ("encoder_lr_share", "layer_decay"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
+        require(self.layer_decay <= 1, "layer_decay", self.layer_decay, "use a share of at most 1")
 
 
 class Backbone(nn.Module):

@@ -1,6 +1,6 @@
 """From a run folder to the encoders that transfer uses, and the same encoders with random weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -63,6 +63,37 @@ def random_encoder(config: Config, modality: Modality, seed: int) -> TokenEncode
     if config.momentum.video is not None:
         return MomentumEncoders(online, config.momentum).encoder(modality).eval()
     return online.eval().requires_grad_(False)
+
+
+def what_is_read(config: Config, modality: Modality) -> Config:
+    """Only files that the modality needs can spoil a clip; joints of clips with a video lie on its frame."""
+    names: tuple[Modality, ...] = ("video",) if modality == "video" else ("video", modality)
+    kept = tuple(name for name in names if name in config.tokens.modalities)
+    return replace(config, tokens=replace(config.tokens, modalities=kept))
+
+
+def whole_clips(config: Config, crop_scale: tuple[float, float]) -> Config:
+    """Clips whole, by frames evenly over all of them, and never mirrored: words may say left and right."""
+    clip = replace(
+        config.clip, temporal="span", span_share=(1.0, 1.0), crop_scale=crop_scale, flip_probability=0.0
+    )  # fmt: skip
+    return replace(config, clip=clip)
+
+
+def require_words(transfer: Transfer) -> Words:
+    """The words of the run; InputError where it was pretrained without text or without captions."""
+    modalities = transfer.config.tokens.modalities
+    if "text" not in modalities or transfer.words is None:
+        reason = (
+            f"without text, on {', '.join(modalities)}"
+            if "text" not in modalities
+            else "with text but without captions"
+        )
+        raise InputError(
+            f"the run was pretrained {reason}: it cannot read sentences",
+            fix="pretrain with text among tokens.modalities, on data with captions",
+        )
+    return transfer.words
 
 
 def require_modality(config: Config, modality: Modality) -> None:
