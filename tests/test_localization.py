@@ -302,3 +302,18 @@ def test_one_command(
     code, printed = oskar(*words, tmp_path / "wrong", "box=truth")
     assert code == 2
     assert "boxes" in printed
+
+
+def test_the_random_control_does_not_know_the_run(
+    evaluated: tuple[dict[str, Any], Path], run: Path, ava: Path, tmp_path: Path
+) -> None:
+    """A run with other weights has another result and the same control."""
+    other = tmp_path / "other"
+    transfer = load_transfer(run)
+    with torch.no_grad():
+        for weight in transfer.module.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    save_transfer(transfer.module, transfer.config, None, other / "encoder")
+    summary, (first, _) = evaluate(other, ava, tmp_path / "out"), evaluated
+    assert summary["controls"]["random_weights"] == first["controls"]["random_weights"]
+    assert (tmp_path / "out" / "predictions.csv").read_text() != (evaluated[1] / "predictions.csv").read_text()

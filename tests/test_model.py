@@ -323,6 +323,10 @@ def test_every_part_of_the_embedding_starts_equally_loud() -> None:
     tokens = TokensConfig(resolution=32, patch_size=8, segment_frames=4, n_people=2, n_words=32, vocabulary_size=256)
     config = ModelConfig(width=128, n_blocks=1, n_heads=2, embedding_std=0.5)
     embedding = TokenEncoder(tokens, config).embedding
+    predictor = CrossPredictor(Config(recipe="loud", tokens=tokens, model=config))
+    queries = predictor.positions.by_modality["video"]
+    assert isinstance(queries, PositionEmbedding)
+    assert float(queries.table.std()) == pytest.approx(0.44, rel=0.15)
     for name, spec in modality_specs(tokens).items():
         content, position = embedding.content[name], embedding.position.by_modality[name]
         assert isinstance(content, ContentEmbedding)

@@ -1,5 +1,6 @@
 """What every recipe must hold, whatever it is made of: the seam suite, over all registered recipes."""
 
+import copy
 from dataclasses import fields, replace
 
 import pytest
@@ -13,6 +14,8 @@ from oskar.config import Config
 from oskar.masking.packing import Batch, PackedTokens, build_batch
 from oskar.masking.plan import View, draw_views
 from oskar.modalities import modality_specs
+from oskar.model.encoder import TokenEncoder
+from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.recipes import RECIPES
 from oskar.tokens import token_sources
@@ -212,3 +215,19 @@ def test_only_what_names_it_differs_between_variants() -> None:
     assert different_sections(tiny, mae) == {"recipe", "target", "momentum"}
     vjepa = RECIPES["vjepa-tiny"]()
     assert (vjepa.train, vjepa.clip) == (tiny.train, tiny.clip)
+
+
+@pytest.mark.parametrize("name", ["oskar-tiny", "oskar-demo"])
+def test_tiny_targets_start_fixed_and_end_following(name: str) -> None:
+    """The average's share of the online weights: none at the start, a hundredth at the end, half of it half-way."""
+    torch.manual_seed(0)
+    config = shrunk(name)
+    online = TokenEncoder(config.tokens, config.model)
+    for share, expected in ((0.0, 0.0), (0.5, 0.005), (1.0, 0.01)):
+        averaged = MomentumEncoders(online, config.momentum)
+        moved = copy.deepcopy(online)
+        with torch.no_grad():
+            moved.norm.weight.add_(1.0)
+        averaged.update(moved, share)
+        drift = averaged.encoder("video").norm.weight - online.norm.weight
+        torch.testing.assert_close(drift, torch.full_like(drift, expected), rtol=1e-3, atol=1e-6)

@@ -257,3 +257,17 @@ def test_joints_relative_to_their_person_by_hand() -> None:
     shift = torch.tensor([0.1, 0.2, 0.1, 0.2])
     shifted = in_person_frame(joints + torch.tensor([0.1, 0.2, 0.0]), person_squares(boxes + shift))
     torch.testing.assert_close(shifted[0, 0, 0, 3], moved)
+
+
+def test_in_the_persons_frame_the_box_is_the_square_over_the_whole_clip(make_clips: MakeClips) -> None:
+    """The box of a frame would tell how far the arms reach."""
+    tokens = replace(TOKENS, joint_frame="person", segment_frames=2)
+    clips = make_clips(2, tokens)
+    source = token_sources(clips, tokens)["skeleton"]
+    assert clips.boxes is not None
+    squares = person_squares(clips.boxes)
+    for person, segment, joint in itertools.product(range(2), range(2), (0, 16)):
+        token = torch.tensor([(person * 2 + segment) * 17 + joint])
+        boxes = source.boxes(torch.tensor([1]), token)
+        assert boxes is not None
+        assert torch.equal(boxes[0], squares[1, person, 0])
