@@ -251,11 +251,17 @@ def test_every_number_of_the_table(page: Page) -> None:
 def test_a_head_without_top5_and_a_task_of_another_kind(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", replace(CONFIG, recipe="mine"))
     write_evaluation(run, "a", {"task": "x", "modality": "video", "metrics": {"knn_top1": 12.34}})
-    write_evaluation(run, "b", {"task": "y", "metrics": {"map": 0.25, "recall": 7}})
+    controls = {"chance": {"map": 0.03125}, "random_weights": {"map": 0.125, "recall": 5}, "ceiling": {"other": 1.0}}
+    counts = {"counts_are_of": "key frames", "n_expected": 9, "n_evaluated": 8}
+    metrics = {"map": 0.25, "recall": 7, "by_class": {"bow": 0.5}}
+    write_evaluation(run, "b", {"task": "y", "metrics": metrics, "controls": controls, **counts})
     found = read(run)
     assert ["knn", "12.3", "n/a", "n/a", "n/a", "n/a"] in found.rows
-    assert ["map: 0.25"] in found.rows
-    assert ["recall: 7"] in found.rows
+    assert ["metric", "mine", "chance", "random weights"] in found.rows
+    assert ["map", "0.25", "0.03125", "0.125"] in found.rows
+    assert ["recall", "7", "n/a", "5"] in found.rows
+    assert not any("by_class" in row for row in found.rows)
+    assert "8 of 9 key frames evaluated" in found.text
     assert "OSKAR" not in found.text
 
 

@@ -1,4 +1,4 @@
-"""The table of a run's evaluations: pretrained, random weights and chance, side by side."""
+"""The tables of a run's evaluations: what was reached, and beside it every control that measured the same."""
 
 import json
 import re
@@ -27,12 +27,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One evaluation: what was evaluated on what, and its rows; ``others`` are metrics of another form."""
+    """One evaluation: what was evaluated on what, and its rows.
+
+    Metrics that are no head's accuracy are in ``others``: name, value, and the value of each of ``controls``.
+    """
 
     title: str
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
-    others: tuple[str, ...]
+    controls: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -90,8 +94,15 @@ def _group(values: Mapping[str, Any]) -> Group:
         for head in heads
     )
     known = {match[0] for match in of_heads}
-    others = tuple(f"{key}: {_plain(value)}" for key, value in metrics.items() if key not in known)
-    return Group(_title(values), tuple(_notes(values, has_accuracies=bool(rows))), rows, others)
+    names = [key for key, value in metrics.items() if key not in known and not isinstance(value, dict)]
+    measured = {name: _mapping(controls, name) for name in controls}
+    compared = {name: control for name, control in measured.items() if any(key in control for key in names)}
+    others = tuple(
+        (key, _plain(metrics[key]), *(_plain(control.get(key, NO_VALUE)) for control in compared.values()))
+        for key in names
+    )
+    notes = tuple(_notes(values, has_accuracies=bool(rows)))
+    return Group(_title(values), notes, rows, tuple(name.replace("_", " ") for name in compared), others)
 
 
 def _title(values: Mapping[str, Any]) -> str:
@@ -112,7 +123,7 @@ def _notes(values: Mapping[str, Any], *, has_accuracies: bool) -> list[str]:
     expected, evaluated = values.get("n_expected"), values.get("n_evaluated")
     if isinstance(expected, int) and isinstance(evaluated, int):
         missing = f", the other {expected - evaluated:,} count as wrong" if evaluated < expected else ""
-        notes.append(f"{evaluated:,} of {expected:,} clips evaluated{missing}")
+        notes.append(f"{evaluated:,} of {expected:,} {values.get('counts_are_of', 'clips')} evaluated{missing}")
         if has_accuracies and expected > 0:
             # Half the width of the normal 95 % interval of a share of 1/2, the widest there is.
             notes.append(f"an accuracy is known to ± {98.0 / expected**0.5:.1f} points or better (95 %)")

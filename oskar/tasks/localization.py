@@ -248,6 +248,7 @@ def _write(job: _Job, scored: ScoredPeople, bad_train: dict[str, str]) -> Evalua
 def _facts(job: _Job, result: FrameMAP, truth: LabelledBoxes) -> dict[str, Any]:
     """What else makes the numbers comparable."""
     return {
+        "counts_are_of": "key frames",
         "n_boxes": len(job.tested.people.boxes),
         "n_boxes_below_score": job.tested.n_below_score,
         "n_boxes_elsewhere": job.tested.n_elsewhere,
