@@ -28,7 +28,8 @@ EVERYWHERE = sorted(p for folder in ("oskar", "tests", "benchmarks", "examples")
 LAYERS = (
     *("errors", "settings", "randomness", "config", "recipes", "modalities", "clip"),
     *("tokens", "masking", "model", "targets"),
-    *("pretraining", "data", "metrics", "train", "tasks", "report", "demo", "cli"),
+    *("pretraining", "data", "preparation", "metrics", "train", "planning", "tasks"),
+    *("sharing", "embedding", "searching", "comparison", "reporting", "demonstration", "cli"),
 )
 # A recipe is the caller's choice, so nothing that a recipe configures may know one by name.
 FIRST_TO_KNOW_RECIPES = "train"
@@ -270,7 +271,7 @@ def test_documents_name_real_things(document: str) -> None:
         assert (ROOT / path).exists(), f"{document}: {path} does not exist"
         for name in filter(None, names.split(", ")):
             assert name in defined_names(ROOT / path), f"{document}: {path} does not define {name}"
-    commands = defined_names(PACKAGE / "cli.py")
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
     for verb in re.findall(r"(?:^|`)oskar +([a-z]+)", text, flags=re.MULTILINE):
         assert verb in commands, f"{document}: there is no command {verb}"
     sections = "|".join(f.name for f in dataclasses.fields(Config) if f.name != "recipe")

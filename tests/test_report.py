@@ -19,10 +19,10 @@ from oskar.data.people_reader import PeopleData, PeopleReader
 from oskar.data.reader import EvaluationWindow
 from oskar.errors import InputError
 from oskar.masking.packing import build_batch
-from oskar.report.curves import health_panels, loss_panel
-from oskar.report.drawn_clip import draw_clip
-from oskar.report.figures import MAX_POINTS, STROKES, Series, line_panel, thin_out
-from oskar.report.page import write_report
+from oskar.reporting.curves import health_panels, loss_panel
+from oskar.reporting.drawn_clip import draw_clip
+from oskar.reporting.figures import MAX_POINTS, STROKES, Series, line_panel, thin_out
+from oskar.reporting.page import write_report
 from oskar.tokens.words import Words, train_words
 
 HEADS = ("attentive", "linear", "knn")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oskar.report.figures import MAX_POINTS, Series, line_panel
+from oskar.reporting.figures import MAX_POINTS, Series, line_panel
 
 Record = Mapping[str, Any]
 

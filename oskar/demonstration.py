@@ -7,7 +7,7 @@ from rich.table import Table
 
 from oskar.config import Config
 from oskar.modalities import Modality
-from oskar.report.page import write_report
+from oskar.reporting.page import write_report
 from oskar.tasks.recognition import HEADS, ProbeConfig, evaluate_recognition
 from oskar.train.pretrain import pretrain
 

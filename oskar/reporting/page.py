@@ -11,9 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from oskar.config import Config
 from oskar.errors import InputError
 from oskar.modalities import MODALITIES
-from oskar.report.curves import health_panels, loss_panel, optimisation_panels
-from oskar.report.drawn_clip import draw_clip
-from oskar.report.results import evaluation_groups, read_json, unfinished_evaluations
+from oskar.reporting.curves import health_panels, loss_panel, optimisation_panels
+from oskar.reporting.drawn_clip import draw_clip
+from oskar.reporting.results import evaluation_groups, read_json, unfinished_evaluations
 from oskar.tokens.words import Words, load_words
 from oskar.train.record import METRICS, read_metrics
 from oskar.train.sealed import write_text_atomic
@@ -77,7 +77,7 @@ def write_report(run: Path) -> Path:
 
 
 def _template() -> Any:
-    source = resources.files("oskar.report").joinpath("page.html").read_text("utf-8")
+    source = resources.files("oskar.reporting").joinpath("page.html").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)
 

@@ -16,7 +16,7 @@ from oskar.config import Config
 from oskar.data.people import PeopleWorld, clip_name, generate
 from oskar.masking.plan import View, draw_views
 from oskar.modalities import N_JOINTS, Modality, modality_specs
-from oskar.report.figures import picture_figure
+from oskar.reporting.figures import picture_figure
 from oskar.tokens import token_sources
 from oskar.tokens.words import Words
 
