@@ -10,7 +10,7 @@ from torch import Tensor
 from oskar.errors import InputError
 
 BOX_PADDING = 0.05  # a box derived from joints grows by this share of its longer side, on every side
-_SMALLEST_PADDING = 0.01  # of the frame: a single joint still has a box
+SMALLEST_PADDING = 0.01  # of the frame: a single joint still has a box
 _SMALLEST_SIDE = 1e-6  # a virtual frame around a single joint still has a size
 _BELOW_ONE = 1.0 - 2.0**-24
 
@@ -140,7 +140,7 @@ def _person_boxes(positions: Tensor, is_available: Tensor, boxes: Tensor | None)
     seen = is_available[..., None]
     low = torch.where(seen, positions, torch.inf).amin(dim=-2)
     high = torch.where(seen, positions, -torch.inf).amax(dim=-2)
-    padding = (BOX_PADDING * (high - low).amax(dim=-1, keepdim=True)).clamp_min(_SMALLEST_PADDING)
+    padding = (BOX_PADDING * (high - low).amax(dim=-1, keepdim=True)).clamp_min(SMALLEST_PADDING)
     result = torch.cat([low - padding, high + padding], dim=-1)
     if boxes is not None:
         result = torch.where(_has_area(boxes)[..., None], boxes, result)

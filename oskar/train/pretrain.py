@@ -13,6 +13,7 @@ from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
+from oskar.files import write_text_atomic
 from oskar.masking.packing import Batch, build_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
@@ -23,7 +24,6 @@ from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
 from oskar.train.record import environment, prepare_run_folder, read_metrics, write_json_atomic
-from oskar.train.sealed import write_text_atomic
 
 WORDS_FILE = "words.json"
 ENVIRONMENT_FILE = "environment.json"
