@@ -112,6 +112,11 @@ def _read_details(path: Path) -> dict[str, str]:
         raise InputError(f"{path} line {error.lineno}: not JSON ({error.msg})", fix="repair or remove it") from error
     if not isinstance(details, dict):
         raise InputError(f"{path}: holds a {type(details).__name__}", fix='write an object, such as {"caption": "..."}')
+    return parse_details(details, path)
+
+
+def parse_details(details: dict[str, object], path: Path) -> dict[str, str]:
+    """The texts of a details file, by column; InputError for a key or value that is none."""
     values: dict[str, str] = {}
     for key, value in details.items():
         check_name(key, SIDECAR_KEYS, str(path), "key")

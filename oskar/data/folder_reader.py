@@ -177,9 +177,14 @@ def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:
     return values
 
 
+def is_length_alike(n_video: int, n_joints: int) -> bool:
+    """True where joints of ``n_joints`` frames may belong to a video of ``n_video`` frames."""
+    return abs(n_video - n_joints) <= max(2, _LENGTH_TOLERANCE_SHARE * n_video)
+
+
 def _common_length(row: Row, n_video: int, n_joints: int) -> int:
     """Frames that both have; a large difference means that the files do not belong together."""
-    if abs(n_video - n_joints) > max(2, _LENGTH_TOLERANCE_SHARE * n_video):
+    if not is_length_alike(n_video, n_joints):
         source = row.joints_path or row.clip_id
         raise InputError(
             f"{source}: {n_joints} frames of joints for {n_video} frames of video {row.video_path}",

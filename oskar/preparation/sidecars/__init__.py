@@ -1,0 +1,1 @@
+"""Poses and captions that other tools left in files beside a video."""
