@@ -13,11 +13,15 @@ def iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     shared = sides.clip(0).prod(axis=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).clip(0).prod(axis=-1) for boxes in (first, second)]
     union = areas[0] + areas[1] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    result: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return result
 
 
 def suppress(boxes: Boxes, scores: Boxes, *, max_iou: float) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression: the rows kept, best first; each overlaps no better one by more than ``max_iou``."""
+    """Greedy non-maximum suppression: the rows kept, best first.
+
+    No kept box overlaps a better one by more than ``max_iou``.
+    """
     order = np.argsort(-scores, kind="stable")
     overlaps = iou(boxes[order], boxes[order])
     kept: list[int] = []

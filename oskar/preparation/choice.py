@@ -42,7 +42,7 @@ def score_tracks(found: Detections, track_ids: Integers, frame_size: tuple[float
     low, high = terms.min(axis=0, initial=np.inf), terms.max(axis=0, initial=-np.inf)
     is_telling = high - low > _SMALLEST_SPREAD
     normalised = np.where(is_telling, (terms - low) / np.where(is_telling, high - low, 1.0), 0.0)
-    return normalised.mean(axis=1)
+    return np.asarray(normalised.mean(axis=1))
 
 
 def choose(found: Detections, track_ids: Integers, n_people: int, frame_size: tuple[float, float]) -> People:

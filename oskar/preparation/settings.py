@@ -1,7 +1,7 @@
 """The settings of ``oskar prepare``."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -53,6 +53,8 @@ class CaptionsConfig:
     n_frames: int = 4  # pictures of one video, evenly spaced
     prompt: str = "Describe in one sentence what the people do."
     n_tokens: int = 64  # the longest answer
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         require_positive(self, "captions", "n_frames", "n_tokens")

@@ -30,9 +30,9 @@ def is_results(content: Any) -> bool:
 def read_annotations(content: Any, video: VideoFacts, source: str) -> Detections:
     """An object of ``images`` and ``annotations``.
 
-    The frame of an image is its ``frame_id``, or else the last number in its ``file_name``. A third value of a joint is a
-    visibility where the file holds 0, 1 and 2 only (1 and 2 were seen or marked: confidence 1), otherwise a
-    confidence. Coordinates are pixels of the image's ``width`` and ``height``, or of the video where it has none.
+    The frame of an image is its ``frame_id``, or else the last number in its ``file_name``. A third value of a joint
+    is a visibility where the file holds 0, 1 and 2 only (1 and 2 were marked: confidence 1), otherwise a confidence.
+    Coordinates are pixels of the image's ``width`` and ``height``, or of the video where it has none.
     """
     images: dict[Any, dict[str, Any]] = {}
     for place, image in enumerate(typed(content, "images", list, source)):

@@ -1,0 +1,1 @@
+"""Poses and captions from models in local files."""
