@@ -1,7 +1,8 @@
 """Models with the output of YOLO as Ultralytics exports it (YOLOv8 and later): people with or without joints.
 
 Output ``[1, C, N]``: N candidates of cx, cy, w, h in input pixels, then the scores of the classes. ``yolo-pose`` has
-one class and 17 joints of x, y, confidence: C = 56. A detector has one score a class, person first.
+one class and 17 joints of x, y, confidence: C = 56. A detector has one score a class, person first. Either finds
+people; 56 values are always taken for a pose model's.
 """
 
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def decode_yolo(
     """People of ``[1, C, N]``: those of class 0 above ``detector.min_score``, less those that a surer one covers."""
     rows = output[0].T.astype(np.float64)
     rows = rows[np.isfinite(rows).all(axis=1)]
-    classes = rows[:, 4:5] if has_joints else rows[:, 4:]
+    classes = rows[:, 4:5] if output.shape[1] == N_POSE_VALUES else rows[:, 4:]
     is_person = (classes.argmax(axis=1) == 0) & (classes[:, 0] >= config.min_score)
     rows = rows[is_person]
     middle, half = rows[:, :2], rows[:, 2:4] / 2

@@ -45,7 +45,7 @@ def read_annotations(content: Any, video: VideoFacts, source: str) -> Detections
         where = f"{source}, annotation {place}"
         image_id = typed(item, "image_id", object, where)
         if image_id not in images:
-            raise InputError(f"{where}: image_id {shown(repr(image_id))} is no image", fix="list it in images")
+            raise InputError(f"{where}: image_id {shown(str(image_id))} is no image", fix="list it in images")
         if "keypoints" not in item:
             continue  # an object that is no person
         sizes.add(_size(images[image_id], video, f"{source}, image {image_id}"))
@@ -74,7 +74,7 @@ def _frame_of_id(image_id: Any, where: str) -> int:
     if isinstance(image_id, int) and not isinstance(image_id, bool):
         return image_id
     if not isinstance(image_id, str):
-        raise InputError(f"{where}: image_id {shown(repr(image_id))}", fix="write the number or file name of the frame")
+        raise InputError(f"{where}: image_id {shown(str(image_id))}", fix="write the number or file name of the frame")
     return trailing_number(image_id, where)
 
 

@@ -42,7 +42,7 @@ def typed(item: Any, key: str, kind: type[Value], where: str) -> Value:
 def number(value: Any, where: str) -> float:
     """A number; NaN passes, as a missing value is often written."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where} is {shown(repr(value))}, not a number", fix="write a number")
+        raise InputError(f"{where} is {shown(str(value))}, not a number", fix="write a number")
     return float(value)
 
 

@@ -70,7 +70,7 @@ def _people(frame: Any, where: str) -> list[list[Any]]:
     if frame is None or frame == []:
         return []
     if not isinstance(frame, list):
-        raise InputError(f"{where}: {shown(repr(frame))}", fix="write a list of landmarks, or null")
+        raise InputError(f"{where}: {shown(str(frame))}", fix="write a list of landmarks, or null")
     if isinstance(frame[0], dict) and "x" in frame[0]:
         return [frame]
     return [person for part in frame for person in _people(part, where)]
@@ -82,7 +82,7 @@ def _joints(landmarks: list[Any], where: str) -> NDArray[np.float64]:
     for place, landmark in enumerate(landmarks):
         at = f"{where}, landmark {place}"
         if not isinstance(landmark, dict):
-            raise InputError(f"{at}: {shown(repr(landmark))}", fix="write an object with x, y and visibility")
+            raise InputError(f"{at}: {shown(str(landmark))}", fix="write an object with x, y and visibility")
         sure = landmark.get("visibility", 1.0)
         rows.append([number(landmark.get(key), f"{at}: {key}") for key in ("x", "y")] + [number(sure, f"{at}: sure")])
     return np.array(rows, dtype=np.float64)
