@@ -19,14 +19,13 @@ class RecordsFile:
     def __init__(self, out: Path) -> None:
         self.path = out / _FOLDER / _FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines: dict[str, Record] = {}
-        if self.path.exists():
-            content = self.path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(self.path, whole)
-            records = [_record(line) for line in content[:whole].splitlines()]
-            self._lines = {record["clip_id"]: record for record in records if record is not None}
+        self.path.touch()
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+        records = [_record(line) for line in content[:whole].splitlines()]
+        self._lines: dict[str, Record] = {record["clip_id"]: record for record in records if record is not None}
 
     def done(self, tasks: Sequence[VideoTask], plan: Plan) -> dict[str, Record]:
         """The records, by clip id, that still hold: made by this plan from the same files, with all they name there."""
