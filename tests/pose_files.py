@@ -24,7 +24,7 @@ def moving_person(seed: int, n_frames: int = N_FRAMES) -> Joints:
 
 def shares(joints: Joints) -> Joints:
     """x and y in pixels as shares of the frame."""
-    return joints / np.array([WIDTH, HEIGHT, 1.0])
+    return np.asarray(joints / np.array([WIDTH, HEIGHT, 1.0]))
 
 
 def flat(joints: Joints) -> list[float]:

@@ -16,6 +16,7 @@ from test_pyskl import flat_item
 
 from oskar.data.manifest import read_manifest
 from oskar.errors import InputError, StoppedRunError
+from oskar.files import not_written, write_bytes_atomic
 from oskar.preparation import one_video
 from oskar.preparation.engines import ENGINES, Tasks, run_local
 from oskar.preparation.listing import Roots, list_tasks
@@ -144,7 +145,7 @@ def test_where_links_are_refused_the_way_out_is_named(
     def refuse(source: object, target: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(one_video.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(InputError, match=r"cannot be linked to .*cross-device.*Fix: use --copy-videos"):
         prepare(videos, tmp_path / "data", workers=1)
 
@@ -306,13 +307,11 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
     folder, out = many_videos(tmp_path / "clips", 12), tmp_path / "data"
 
     def slowly() -> None:
-        write = one_video.write_bytes_atomic
-
         def wait(path: Path, data: bytes) -> None:
             time.sleep(0.05)
-            write(path, data)
+            write_bytes_atomic(path, data)
 
-        one_video.write_bytes_atomic = wait
+        setattr(one_video, "write_bytes_atomic", wait)  # noqa: B010, in the child alone
         prepare(folder, out, workers=1)
 
     child = forked(slowly, tmp_path / "log")
@@ -354,7 +353,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder = many_videos(tmp_path / "clips", 2)
 
     def full(path: Path, data: bytes) -> None:
-        raise one_video.not_written(path, len(data), "No space left on device")
+        raise not_written(path, len(data), "No space left on device")
 
     monkeypatch.setattr(one_video, "write_bytes_atomic", full)
     for workers in (1, 2):
@@ -364,12 +363,11 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_unfinished_run_can_be_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = many_videos(tmp_path / "clips", 3)
-    write = one_video.write_bytes_atomic
 
     def stop(path: Path, data: bytes) -> None:
         if path.name == "v01.npz":
             raise KeyboardInterrupt
-        write(path, data)
+        write_bytes_atomic(path, data)
 
     monkeypatch.setattr(one_video, "write_bytes_atomic", stop)
     with pytest.raises(Exception, match=r"data: stopped after 1 of 3 videos. Fix: go on with --resume"):

@@ -74,7 +74,8 @@ def test_a_caption_is_the_models_answer_without_its_prompt(llava: Path, tmp_path
     model = CaptionModel(llava, settings)
     assert (model.licence, model.name) == ("apache-2.0", llava.name)
     caption = model.caption(video, 6)
-    processor: Any = AutoProcessor.from_pretrained(llava, local_files_only=True)
+    processors: Any = AutoProcessor
+    processor = processors.from_pretrained(llava, local_files_only=True)
     reference: Any = AutoModelForImageTextToText.from_pretrained(llava, local_files_only=True)
     images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in read_frames(video, [1, 4])]
     text = "USER: <image> <image> describe a person ASSISTANT:"

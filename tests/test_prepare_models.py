@@ -169,8 +169,12 @@ def test_simcc_by_hand() -> None:
 
 
 def test_a_region_is_the_box_enlarged_to_the_inputs_aspect() -> None:
+    """An input of 192 x 256: the width of a region is 3/4 of its height."""
     boxes = np.array([[10.0, 20.0, 30.0, 100.0], [0.0, 0.0, 80.0, 20.0]])
-    expected = [[20, 60, 75, 100], [40, 10, 100, 100 * 4 / 3]]  # 192 x 256: width is 3/4 of the height
+    expected: list[list[float]] = [
+        [20, 60, 75, 100],
+        [40, 10, 100, 100 * 4 / 3],
+    ]
     np.testing.assert_allclose(crop_regions(boxes, (192, 256), 1.25), expected)
 
 

@@ -1,6 +1,7 @@
 """Running the tasks: here with PyTorch's loader, or on many machines with Ray Data; one function does the work."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -67,7 +68,7 @@ def run_ray(plan: Plan, tasks: Sequence[VideoTask], workers: int) -> Iterator[Re
     is_ours = not ray.is_initialized()
     if is_ours:
         n_cpus = None if "RAY_ADDRESS" in os.environ else workers
-        ray.init(num_cpus=n_cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=n_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         numbers = ray.data.range(len(tasks), override_num_blocks=min(len(tasks), workers * _BLOCKS_A_WORKER))
@@ -93,7 +94,7 @@ class _RayTask:
 ENGINES: Mapping[str, Engine] = {"local": run_local, "ray": run_ray}
 
 
-def _as_it_is(record: str) -> str:
+def _as_it_is(record: Any) -> Any:
     return record
 
 

@@ -114,7 +114,7 @@ class CaptionModel:
         ids = ids.cpu()
         prompt = None if prompt is None else prompt.cpu()
         n_prompt = 0 if prompt is None else prompt.shape[1]
-        is_repeated = n_prompt > 0 and ids.shape[1] >= n_prompt and bool((ids[:, :n_prompt] == prompt).all())
+        is_repeated = prompt is not None and ids.shape[1] >= n_prompt and torch.equal(ids[:, :n_prompt], prompt)
         answer = ids[:, n_prompt:] if is_repeated else ids
         text: str = processor.batch_decode(answer, skip_special_tokens=True)[0]
         return " ".join(text.split())
