@@ -208,15 +208,9 @@ def test_an_index_is_carried_along_and_its_joints_are_used(tmp_path: Path) -> No
     make_video(folder / "v" / "unlisted.mkv")
     joints = moving_person(0).astype(np.float32)
     np.savez(folder / "a.npz", joints=joints, layout=np.array("COCO-17"), units=np.array("pixels"))
-    row = {
-        "clip_id": "first",
-        "file": "v/a.mkv",
-        "joints_path": "a.npz",
-        "label": "x",
-        "subject": "s1",
-        "split2": "test",
-    }
-    write_index(folder, [row | {"caption": "it is x", "caption_source": "composed", "x_own": "1"}])
+    row: dict[str, object] = {"clip_id": "first", "file": "v/a.mkv", "joints_path": "a.npz", "label": "x"}
+    row |= {"subject": "s1", "split2": "test", "caption": "it is x", "caption_source": "composed", "x_own": "1"}
+    write_index(folder, [row])
     prepare(folder, tmp_path / "data", workers=1)
     (made,) = rows_of(tmp_path / "data").values()
     assert (made["clip_id"], made["path"], made["joints_path"]) == ("first", "videos/v/a.mkv", "joints/first.npz")
