@@ -6,6 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
+from oskar.cli.check import check
 from oskar.cli.demo import demo
 from oskar.cli.evaluate import evaluate
 from oskar.cli.pretrain import pretrain
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 for verb in (
     demo,
+    check,
     recipes,
     pretrain,
     evaluate,
