@@ -8,6 +8,10 @@ class OskarError(Exception):
 
     def __init__(self, message: str, *, fix: str) -> None:
         super().__init__(f"{message}. Fix: {fix}")
+        self.what, self.fix = message, fix
+
+    def __reduce__(self) -> tuple[object, ...]:  # a worker process hands its error over with the fix
+        return _remade, (type(self), self.what, self.fix)
 
 
 class InputError(OskarError):
@@ -26,3 +30,7 @@ class InterruptedRunError(OskarError):
     """A run asked to stop by a signal, after its state was saved; ``--resume`` goes on."""
 
     exit_code = 4
+
+
+def _remade(kind: type[OskarError], what: str, fix: str) -> OskarError:
+    return kind(what, fix=fix)

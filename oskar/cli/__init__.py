@@ -6,6 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
+from oskar.cli.check import check
 from oskar.cli.demo import demo
 from oskar.cli.evaluate import evaluate
 from oskar.cli.prepare import prepare
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 for verb in (
     demo,
+    check,
     recipes,
     prepare,
     pretrain,

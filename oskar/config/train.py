@@ -21,6 +21,7 @@ class DataConfig:
     captions: Literal["written", "all", "none"] = "written"  # "written" leaves out captions composed from a label
     split: str = "train"  # rows of this split train; rows without a split always do
     tokenizer: str | None = None  # path of a tokenizer.json; None trains WordPiece on the captions
+    quarantine: Literal["honour", "ignore"] = "honour"  # clips that `oskar check` listed do not train
     cache_dir: str | None = None  # decoded, resized frames are kept here; None keeps none
 
     def __post_init__(self) -> None:

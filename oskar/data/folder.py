@@ -22,14 +22,15 @@ SIDECAR_KEYS = ("caption", "label", "split", "subject")
 _COLUMNS = ("clip_id", "path", "joints_path", *SIDECAR_KEYS)
 
 
-def list_folder(folder: Path, classes: Sequence[str]) -> Table:
+def list_folder(folder: Path, classes: Sequence[str], faults: dict[str, InputError] | None = None) -> Table:
     """One row per video below ``folder``, in the order of their paths; the id is the path without its suffix.
 
     Beside a video, files of the same stem add to it: ``.txt`` its caption, ``.npz`` its joints,
     ``.json`` an object with caption, label, split, subject or keys that start with ``x_``. Two
     videos of one stem keep the suffix in their ids and may have no such files. A video
     in a sub-folder carries that folder's name as metadata; it is the label only where
-    ``classes.txt`` lists it. Names that start with a dot are passed over.
+    ``classes.txt`` lists it. Names that start with a dot are passed over. With ``faults`` a video with a faulty
+    sidecar is listed there by its id, and alone, instead of ending the listing.
 
     Raises:
         InputError: no video, a linked folder, a sidecar of two videos, a sidecar that is not what it should be.
@@ -42,7 +43,13 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
         path = video.relative_to(folder)
         check_encodable(path.as_posix(), f"a file name in {folder}")
         clip_id = (path.with_suffix("") if is_alone else path).as_posix()
-        values = {"clip_id": clip_id, "path": path.as_posix(), **_read_sidecars(folder, video, classes, is_alone)}
+        values = {"clip_id": clip_id, "path": path.as_posix()}
+        try:
+            values |= _read_sidecars(folder, video, classes, is_alone)
+        except InputError as error:
+            if faults is None:
+                raise
+            faults[clip_id] = error
         rows.append(Cells(where=str(video), values=values))
     if not rows:
         listed = sorted(path.name for path in folder.glob("*.csv"))

@@ -15,6 +15,7 @@ from oskar.data.folder import list_folder
 from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
 from oskar.data.formats.ntu_names import NtuProtocol
 from oskar.data.labels import find_class, order_classes, read_classes
+from oskar.data.quarantine import read_quarantine
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import InputError
 
@@ -28,6 +29,7 @@ class Manifest:
     """The rows of one data set; ``classes[label_id]`` is a label.
 
     ``split_column`` is the column the rows' splits were read from, None where there is none.
+    ``n_quarantined`` rows of the list were left out because the data's quarantine list names them.
     ``id_prefix`` is what pooling put before every clip id.
     """
 
@@ -37,6 +39,7 @@ class Manifest:
     classes: tuple[str, ...] = ()
     split_column: str | None = None
     id_prefix: str = ""
+    n_quarantined: int = 0
 
     @property
     def packed_path(self) -> Path:
@@ -45,7 +48,11 @@ class Manifest:
 
 
 def read_manifest(
-    data: str | Path, *, split_column: str | None = None, missing: Literal["error", "keep"] = "error"
+    data: str | Path,
+    *,
+    split_column: str | None = None,
+    missing: Literal["error", "keep"] = "error",
+    quarantine: Literal["honour", "ignore"] = "ignore",
 ) -> Manifest:
     """Read a folder with an ``index.csv``, a plain folder of videos, or a manifest file (``.csv``).
 
@@ -53,26 +60,51 @@ def read_manifest(
     Paths are relative to the folder of the index and stay inside it. ``split_column`` names the
     column of the splits; without it that is ``split``, or ``split1`` where there is no ``split``.
     ``missing="keep"`` keeps rows whose files are not there, for callers that count them.
+    ``quarantine="honour"`` leaves the clips out that ``oskar check`` has put on the quarantine list, unread.
 
     Raises:
         InputError: naming file, line, column, value and fix; the first fault ends the reading.
     """
+    opened = open_table(data)
+    if quarantine == "ignore":
+        return _read_rows(opened, split_column, missing)
+    ids = read_quarantine(Path(data))
+    kept = tuple(cells for cells in opened.table.rows if cells.values.get("clip_id") not in ids)
+    if not kept:
+        raise InputError(
+            f"data {data}: all {len(opened.table.rows)} clips are in quarantine",
+            fix="repair them and run oskar check again, or set data.quarantine=ignore",
+        )
+    manifest = _read_rows(replace(opened, table=replace(opened.table, rows=kept)), split_column, missing)
+    return replace(manifest, n_quarantined=len(opened.table.rows) - len(kept))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenTable:
+    """The table of a data set before its rows are checked: its folder, and the classes the folder or protocol names."""
+
+    table: Table
+    folder: Path
+    classes: tuple[str, ...]
+
+
+def open_table(data: str | Path, faults: dict[str, InputError] | None = None) -> OpenTable:
+    """The table of a folder or manifest file, found as ``read_manifest`` says; ``faults`` as in ``list_folder``."""
     source = Path(data)
     if os.path.isfile(source):
         if source.suffix.lower() != ".csv":
             raise InputError(
                 f"data {source}: a {source.suffix or 'nameless'} file", fix="name a folder or a .csv manifest"
             )
-        folder, table = source.parent, read_table(source)
-    elif os.path.isdir(source):
-        folder = source
-        has_index = os.path.lexists(source / INDEX_FILE)
-        if not has_index and is_ntu_folder(source):
-            return _read_ntu_rows(source, None, split_column, missing)
-        table = read_table(source / INDEX_FILE) if has_index else list_folder(source, read_classes(source))
-    else:
+        return OpenTable(table=read_table(source), folder=source.parent, classes=read_classes(source.parent))
+    if not os.path.isdir(source):
         raise InputError(f"data {source}: does not exist", fix="name a folder, a .csv manifest or people")
-    return _read_rows(table, folder, read_classes(folder), split_column, missing)
+    has_index = os.path.lexists(source / INDEX_FILE)
+    if not has_index and is_ntu_folder(source):
+        return _open_ntu_folder(source, None)
+    classes = read_classes(source)
+    table = read_table(source / INDEX_FILE) if has_index else list_folder(source, classes, faults)
+    return OpenTable(table=table, folder=source, classes=classes)
 
 
 def read_ntu_folder(
@@ -85,11 +117,15 @@ def read_ntu_folder(
     Raises:
         InputError: as ``read_manifest`` and ``list_ntu_folder``.
     """
-    return _read_ntu_rows(folder, protocol, None, missing)
+    return _read_rows(_open_ntu_folder(folder, protocol), None, missing)
 
 
 def read_manifests(
-    data: Sequence[str | Path], *, split_column: str | None = None, missing: Literal["error", "keep"] = "error"
+    data: Sequence[str | Path],
+    *,
+    split_column: str | None = None,
+    missing: Literal["error", "keep"] = "error",
+    quarantine: Literal["honour", "ignore"] = "ignore",
 ) -> list[Manifest]:
     """Read several manifests to be pooled: clip ids become ``name/clip_id``, names are told apart by ``~2``, ``~3`` ...
 
@@ -105,7 +141,7 @@ def read_manifests(
         if real in seen:
             raise InputError(f"data {source}: given twice", fix="name every folder or manifest once")
         seen.add(real)
-        manifest = read_manifest(source, split_column=split_column, missing=missing)
+        manifest = read_manifest(source, split_column=split_column, missing=missing, quarantine=quarantine)
         name, copy = manifest.name, 1
         while name in names:
             copy += 1
@@ -145,32 +181,30 @@ def fingerprint(*manifests: Manifest) -> str:
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
-def _read_ntu_rows(
-    folder: Path, protocol: NtuProtocol | None, split_column: str | None, missing: Literal["error", "keep"]
-) -> Manifest:
+def _open_ntu_folder(folder: Path, protocol: NtuProtocol | None) -> OpenTable:
     table, protocol = list_ntu_folder(folder, protocol)
-    return _read_rows(table, folder, read_classes(folder) or protocol.classes, split_column, missing)
+    return OpenTable(table=table, folder=folder, classes=read_classes(folder) or protocol.classes)
 
 
-def _read_rows(
-    table: Table, folder: Path, classes: tuple[str, ...], split_column: str | None, missing: Literal["error", "keep"]
-) -> Manifest:
+def _read_rows(opened: OpenTable, split_column: str | None, missing: Literal["error", "keep"]) -> Manifest:
+    table, folder = opened.table, opened.folder
     real_folder = Path(os.path.realpath(folder))
     files = Files(folder=folder, real_folder=real_folder, is_missing_kept=missing == "keep")
-    split_column = _choose_split_column(table, split_column)
+    split_column = choose_split_column(table, split_column)
     rows = read_rows(table, files, split_column)
-    rows, classes = _label_rows(rows, table, classes)
+    rows, classes = _label_rows(rows, table, opened.classes)
     is_index = table.source.name == INDEX_FILE or table.source == folder
     return Manifest(
         name=real_folder.name if is_index else f"{real_folder.name}.{table.source.stem}",
         folder=folder,
-        rows=tuple(_flag_composed(rows, table)),
+        rows=tuple(flag_composed(rows, table)),
         classes=classes,
         split_column=split_column,
     )
 
 
-def _choose_split_column(table: Table, wanted: str | None) -> str | None:
+def choose_split_column(table: Table, wanted: str | None) -> str | None:
+    """The column of the splits: the wanted one, else ``split`` or ``split1``, else None."""
     if wanted is not None:
         if wanted not in table.columns:
             known = [column for column in table.columns if re.fullmatch(r"split\d*", column)]
@@ -190,7 +224,7 @@ def _label_rows(rows: Sequence[Row], table: Table, classes: tuple[str, ...]) -> 
     return labelled, classes
 
 
-def _flag_composed(rows: Sequence[Row], table: Table) -> list[Row]:
+def flag_composed(rows: Sequence[Row], table: Table) -> list[Row]:
     """Flag captions of no stated source where the label alone decides them: they would give it away."""
     is_open = [
         "caption_source" not in cells.values and row.caption is not None and row.label is not None

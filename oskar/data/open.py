@@ -26,10 +26,11 @@ class OpenedData:
     sha256: str
     names: tuple[str, ...]
     n_left_out: int = 0
+    n_quarantined: int = 0
 
 
 def open_training(data: Sequence[str], config: Config, words: Words | None = None) -> OpenedData:
-    """Open data to pretrain on: rows of ``data.split`` and rows without a split.
+    """Open data to pretrain on: rows of ``data.split`` and rows without a split, less those in quarantine.
 
     Without ``words``, captions are encoded by ``data.tokenizer``, or by WordPiece trained on them.
 
@@ -61,7 +62,10 @@ def _open(
     worlds = [settings for settings in map(parse_people, data) if settings is not None]
     if len({world.seed for world in worlds}) < len(worlds):
         raise InputError(f"--data {' '.join(data)}: the same people twice", fix="give each people a seed of its own")
-    manifests = [select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders)]
+    quarantine = "ignore" if is_labelled else config.data.quarantine
+    manifests = [
+        select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders, quarantine=quarantine)
+    ]
     if words is None and "text" in config.tokens.modalities:
         words = _words(manifests, config, has_people=bool(worlds))
     folder_readers = [FolderReader(manifest, config, words, modality) for manifest in manifests]
@@ -73,6 +77,7 @@ def _open(
         sha256=_identity(fingerprint(*manifests), [reader.identity for reader in people_readers]),
         names=tuple(m.name for m in manifests) + ("people",) * len(worlds),
         n_left_out=sum(reader.n_left_out for reader in folder_readers),
+        n_quarantined=sum(manifest.n_quarantined for manifest in manifests),
     )
 
 

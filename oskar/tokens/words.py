@@ -76,6 +76,13 @@ class Words:
             raise InputError(f"caption {text[:80]!r} holds no word", fix="leave the caption out, or write one")
         return torch.tensor(ids, dtype=torch.int64)
 
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that become ``[UNK]``, each once, in their order."""
+        normal = self.tokenizer.normalizer.normalize_str(text)
+        said = dict.fromkeys(word for word, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+        unk = self.tokenizer.model.unk_token
+        return [word for word in said if unk in self.tokenizer.encode(word, add_special_tokens=False).tokens]
+
     def to_json(self) -> str:
         """The text of a ``tokenizer.json``."""
         text: str = self.tokenizer.to_str(pretty=True)

@@ -159,6 +159,7 @@ def _summary(config: Config, opened: OpenedData, done: Progressed, verdict: Verd
         "data_sha256": opened.sha256,
         "n_clips": len(opened.reader),
         "n_left_out": opened.n_left_out,
+        "n_quarantined": opened.n_quarantined,
         "bad_clips": done.bad,
         "modalities": [m for m in MODALITIES if m in config.tokens.modalities],
         "seed": config.train.seed,
