@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from runs import CommandLine, forked, forked_command, noise_video, packed_folder, write_index, write_video
 
 from oskar.data.audit.audit import check
 from oskar.data.audit.captions import audit_captions, has_label
@@ -24,7 +25,6 @@ from oskar.data.manifest import read_manifest
 from oskar.data.rows import Row
 from oskar.errors import InputError
 from oskar.tokens.words import train_words
-from tests.runs import CommandLine, forked, forked_command, noise_video, packed_folder, write_index, write_video
 
 SIZE, N_FRAMES = 32, 12
 
