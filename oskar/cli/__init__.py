@@ -36,5 +36,8 @@ def main() -> None:
     try:
         app()
     except OskarError as error:
-        Console(stderr=True).print(f"oskar: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        if not error.is_silent:
+            Console(stderr=True).print(
+                f"oskar: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True
+            )
         sys.exit(error.exit_code)
