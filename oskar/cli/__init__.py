@@ -11,7 +11,7 @@ from oskar.cli.evaluate import evaluate
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
-from oskar.errors import OskarError
+from oskar.errors import InputError, OskarError
 
 app = typer.Typer(
     help="Pretrain one transformer on video, skeletons and text, and use it.",
@@ -19,6 +19,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def refuse_many_processes(context: typer.Context) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "pretrain":
+        raise InputError(
+            f"oskar {context.invoked_subcommand} runs in one process", fix="leave out torchrun; pretrain alone takes it"
+        )
+
 
 for verb in (
     demo,

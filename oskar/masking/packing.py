@@ -144,17 +144,19 @@ def build_batch(clips: ClipBatch, config: Config, step: int) -> Batch:
     return Batch(clips.clip_ids, packed, everything, tuple(_find(v, slots, specs) for v in views))
 
 
-def empty_batch(config: Config) -> Batch:
-    """One clip without a token in any slot: nothing to learn from, for a process that has nothing to read."""
-    n_visible, n_target = (config.masking.n_visible or 1), (config.masking.n_target or 1)
-    n_views = len(config.masking.blocks) if config.masking.style == "blocks" else 1
-    visible, target = (PackedTokens(torch.full((1, n), -1), {}, False) for n in (n_visible, n_target))
-    views = (PackedView(visible, target),) * n_views
-    clip_ids = torch.zeros(1, dtype=torch.int64)
-    if config.target.context != "all":
-        return Batch(clip_ids, views)
-    everything = PackedTokens(torch.full((1, 1), -1), {}, False)
-    return Batch(clip_ids, views, everything, (torch.zeros(1, n_target, dtype=torch.int64),) * n_views)
+def idle_batch(config: Config) -> Batch:
+    """A made clip with every modality of the recipe, for a process to compute on when it has none of its own."""
+    tokens = config.tokens
+    people = (1, tokens.n_people, tokens.n_frames)
+    clips = ClipBatch(
+        clip_ids=torch.zeros(1, dtype=torch.int64),
+        labels=torch.full((1,), -1),
+        frames=torch.zeros(1, tokens.n_frames, 3, tokens.resolution, tokens.resolution, dtype=torch.uint8),
+        joints=torch.full((*people, 17, 3), 0.5),
+        boxes=torch.zeros(*people, 4),
+        word_ids=torch.zeros(1, tokens.n_words, dtype=torch.int64),
+    )
+    return build_batch(clips, config, 0)
 
 
 def _find(view: View, everything: IndexSet, specs: dict[Modality, ModalitySpec]) -> Tensor:

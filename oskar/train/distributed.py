@@ -51,6 +51,7 @@ class Processes:
         self.rank, self.n, self.local_rank, self._store = rank, n, local_rank, store
         self.host = socket.gethostname()
         self.phase = "starting"
+        self._has_lost = False
 
     @classmethod
     def join(cls, timeout_seconds: float, *, with_cuda: bool) -> Self:
@@ -92,8 +93,10 @@ class Processes:
 
     def device(self, device: torch.device) -> torch.device:
         """This process's own device of the kind; the first GPU of a machine goes to its first process."""
-        if self.n == 1 or device.type != "cuda" or device.index is not None:
+        if self.n == 1 or device.type != "cuda":
             return device
+        if str(device) != "cuda":
+            raise InputError(f"train.device = '{device}' for {self.n} processes", fix="use train.device=cuda")
         if self.local_rank >= torch.cuda.device_count():
             raise InputError(
                 f"{self.name}: {torch.cuda.device_count()} GPUs for process {self.local_rank + 1} of this machine",
@@ -210,6 +213,8 @@ class Processes:
         else:
             error.add_note(f"oskar: {where}")
             print(f"oskar: {where}: {error!r}", file=sys.stderr, flush=True)
+        if self._has_lost:  # others met the same, and look for the cause
+            return
         try:
             self._tell("error", str(error))
         except (OskarError, RuntimeError):  # torchrun, which keeps the store, is gone too
@@ -217,11 +222,13 @@ class Processes:
 
     def _lost(self, error: RuntimeError) -> StoppedRunError:
         """What became of the others, by what they said last: those with an error, else those that say nothing."""
+        self._has_lost = True
         try:
             self._tell_lost()
             reasons = self._reasons()
         except RuntimeError as unheard:
-            reasons = [f"torchrun does not answer ({unheard})"]
+            where = "torchrun, or rank 0 where it was started without, which keeps the store of the run"
+            reasons = [f"{where}, does not answer ({unheard})"]
         told = "; ".join(reasons) if reasons else f"the connection broke ({error})"
         return StoppedRunError(
             f"lost another process: {told}",

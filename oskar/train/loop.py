@@ -220,8 +220,7 @@ class Trainer:
             with self.replica.part(is_last=len(outputs) + 1 == len(parts)):
                 with self._autocast():
                     output = self.replica.forward(part, latents)
-                loss = output["loss"] if share else output["loss"].nan_to_num()
-                (loss * (share * self.replica.scale)).backward()  # type: ignore[no-untyped-call]
+                (output["loss"] * (share * self.replica.scale)).backward()  # type: ignore[no-untyped-call]
             outputs.append((share, {name: value.detach() for name, value in output.items()}))
         self.replica.forget_unused()
         return self._means(outputs)

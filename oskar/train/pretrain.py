@@ -14,7 +14,7 @@ from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
-from oskar.masking.packing import Batch, build_batch, empty_batch
+from oskar.masking.packing import Batch, build_batch, idle_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
@@ -84,7 +84,7 @@ def _pretrain(
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
         observe=partial(observe, module),
         processes=processes,
-        idle=empty_batch(config).to(device),
+        idle=idle_batch(config).to(device),
     )
     trainer.resume()
     done = trainer.fit()

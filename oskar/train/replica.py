@@ -6,6 +6,7 @@ zeros, and what is zero in all processes is taken away again: no batch anywhere 
 optimiser must pass over it as it does in a single process.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -50,9 +51,11 @@ class Replica:
         self._root = _Root(module)
         if parallel == "ddp":
             ids = [device.index] if device.type == "cuda" else None
-            self._ddp = DistributedDataParallel(
-                self._root, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings():  # torch 2.13 renames broadcast_buffers, which 2.9 has alone
+                warnings.simplefilter("ignore", FutureWarning)
+                self._ddp = DistributedDataParallel(
+                    self._root, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
         else:
             _shard(self._root, module, device, processes.n)
         self._optional = module.optional_parameters()
@@ -60,7 +63,7 @@ class Replica:
     def forward(self, batch: Any, latents: list[Tensor] | None) -> dict[str, Tensor]:
         """The module's outputs for a part and what ``prepare`` gave for it; ``backward`` makes the engine talk."""
         work = self._module if latents is None else partial(self._module, latents=latents)
-        engine = self._ddp or self._root
+        engine: nn.Module | None = self._ddp or self._root
         outputs: dict[str, Tensor] = work(batch) if engine is None else engine(work, batch)
         return outputs
 
@@ -149,6 +152,7 @@ def _shard(root: nn.Module, module: MaskedPrediction, device: torch.device, n: i
     momentum = module.momentum
     for block in [m for m in module.modules() if isinstance(m, Block)]:
         fully_shard(block, mesh=mesh)
+    _fix_the_order(module)
     if momentum is not None:
         for encoder in momentum.encoders.values():
             fully_shard(encoder, mesh=mesh)
@@ -157,6 +161,25 @@ def _shard(root: nn.Module, module: MaskedPrediction, device: torch.device, n: i
             momentum.register_forward_pre_hook(_gather_encoders)
             momentum.register_forward_hook(_put_encoders_back)
     fully_shard(root, mesh=mesh)
+
+
+def _fix_the_order(module: MaskedPrediction) -> None:
+    """Let backward gather and reduce blocks in one order, whatever a process's clips made its forward run.
+
+    Left alone, FSDP2 fetches ahead what ran before, a momentum encoder among it, and reduces a block late if
+    nothing that entered it has a gradient.
+    """
+    blocks = [*module.fusion.blocks, *module.predictor.blocks]
+    for before, block in zip([blocks[0], *blocks], blocks, strict=False):
+        assert isinstance(block, FSDPModule)
+        assert isinstance(before, FSDPModule)
+        block.set_modules_to_backward_prefetch([before])
+    module.fusion.embedding.register_forward_hook(_with_gradient)
+
+
+def _with_gradient(embedding: nn.Module, inputs: object, embedded: Tensor) -> Tensor:
+    is_without = torch.is_grad_enabled() and not embedded.requires_grad
+    return embedded.requires_grad_() if is_without else embedded
 
 
 def _gather_encoders(momentum: nn.Module, inputs: object) -> None:
