@@ -5,8 +5,8 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runs import forked, forked_command
@@ -51,10 +51,19 @@ def _told(work: Callable[[int], object], rank: int) -> None:
         raise
 
 
-def commands(n: int, folder: Path, words: Sequence[object]) -> list[int]:
-    """Ids of ``n`` processes that run ``oskar ...`` together."""
+@contextmanager
+def commands(n: int, folder: Path, words: Sequence[object]) -> Iterator[list[int]]:
+    """Ids of ``n`` processes that run ``oskar ...`` together; those still there at the end are killed."""
     folder.mkdir(exist_ok=True)
-    return started(n, lambda rank: forked_command(log_of(folder, rank), *words))
+    children = started(n, lambda rank: forked_command(log_of(folder, rank), *words))
+    try:
+        yield children
+    finally:
+        for child in children:
+            with suppress(ProcessLookupError, ChildProcessError):
+                if os.waitpid(child, os.WNOHANG) == (0, 0):
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
 
 
 def codes_of(children: Sequence[int]) -> list[int]:
@@ -71,6 +80,19 @@ def codes_of(children: Sequence[int]) -> list[int]:
                     os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
     return [codes[child] for child in children]
+
+
+def n_lines(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_lines(run: Path, n: int) -> None:
+    """Until a run has logged ``n`` steps."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while n_lines(run) < n:
+        assert time.monotonic() < until, f"{run}: no {n} lines in time"
+        time.sleep(0.005)
 
 
 def printed(folder: Path, n: int) -> list[str]:

@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import made_clips
-from processes import codes_of, commands, printed, together
+from processes import codes_of, commands, printed, together, wait_for_lines
 from runs import TINY, noise_video, packed_folder, records, shrunk, write_index
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -159,7 +158,10 @@ def odd_parts(config: Config) -> list[list[Batch | None]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "parallel"), [("oskar-custom", "ddp"), ("oskar-custom", "fsdp"), ("mae-tiny", "fsdp")])
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [("oskar-custom", "ddp"), ("oskar-custom", "fsdp"), pytest.param("mae-tiny", "fsdp", marks=pytest.mark.slow)],
+)
 def test_processes_may_have_different_modalities_or_nothing(name: str, parallel: str, tmp_path: Path) -> None:
     """As if one process had both parts; parameters that no process used are passed over by the optimiser."""
     config = shrunk(name)
@@ -229,18 +231,6 @@ def test_shards_hold_a_half_and_put_together_are_the_whole(tmp_path: Path) -> No
     assert together(2, tmp_path, work) == [0, 0], printed(tmp_path, 2)
 
 
-def n_lines(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def wait_for_lines(run: Path, n: int) -> None:
-    until = time.monotonic() + 200
-    while n_lines(run) < n:
-        assert time.monotonic() < until, f"{run}: no {n} lines in time"
-        time.sleep(0.005)
-
-
 def command(data: list[str], run: Path, *more: str) -> list[str]:
     sources = [word for name in data for word in ("--data", name)]
     return ["pretrain", "oskar-tiny", *sources, "--out", str(run), *SETTINGS, *more]
@@ -252,20 +242,19 @@ def test_two_then_one_then_two_processes_give_the_curve_of_one(data: list[str], 
     steps = "train.steps=40"
     plain = run_alone(data, tmp_path / "plain", steps)
     run = tmp_path / "run"
-    children = commands(2, tmp_path / "two", command(data, run, steps, "train.parallel=ddp"))
-    wait_for_lines(run, 5)
-    os.kill(children[1], signal.SIGTERM)
-    codes = codes_of(children)
-    assert codes == [4, 4], printed(tmp_path / "two", 2)
+    with commands(2, tmp_path / "two", command(data, run, steps, "train.parallel=ddp")) as children:
+        wait_for_lines(run, 5)
+        os.kill(children[1], signal.SIGTERM)
+        assert codes_of(children) == [4, 4], printed(tmp_path / "two", 2)
     first, second = printed(tmp_path / "two", 2)
     assert f"SIGTERM after step {len(records(run))}" in first
     assert "SIGTERM" not in second  # one process tells it
-    children = commands(1, tmp_path / "one", command(data, run, steps, "train.accumulation=2", "--resume"))
-    wait_for_lines(run, len(records(run)) + 5)
-    os.kill(children[0], signal.SIGTERM)
-    assert codes_of(children) == [4]
-    children = commands(2, tmp_path / "shards", command(data, run, steps, "train.parallel=fsdp", "--resume"))
-    assert codes_of(children) == [0, 0], printed(tmp_path / "shards", 2)
+    with commands(1, tmp_path / "one", command(data, run, steps, "train.accumulation=2", "--resume")) as children:
+        wait_for_lines(run, len(records(run)) + 5)
+        os.kill(children[0], signal.SIGTERM)
+        assert codes_of(children) == [4], printed(tmp_path / "one", 1)
+    with commands(2, tmp_path / "shards", command(data, run, steps, "train.parallel=fsdp", "--resume")) as children:
+        assert codes_of(children) == [0, 0], printed(tmp_path / "shards", 2)
     require_close_curve(run, plain)
     assert state(run)[0].keys() == state(plain)[0].keys()
 

@@ -89,10 +89,10 @@ class Replica:
         """Call ``work``, which uses the module without gradient. Collective with "fsdp"."""
         if not self.is_sharded:
             return work(batch)
-        assert isinstance(self._root, FSDPModule)
+        root: Any = self._root
         with torch.no_grad():
-            result: Result = self._root(work, batch)
-        self._root.reshard()  # a root stays gathered after its forward, for a backward that is not to come
+            result: Result = root(work, batch)
+        root.reshard()  # a root stays gathered after its forward, for a backward that is not to come
         return result
 
     @property
