@@ -225,7 +225,7 @@ def test_shards_hold_a_half_and_put_together_are_the_whole(tmp_path: Path) -> No
             for name, tensor in plain.state_dict().items():
                 again = shard_like(tensor, shards[name])
                 assert isinstance(again, DTensor)
-                expected = shards[name].to_local()  # type: ignore[attr-defined]
+                expected = shards[name].to_local()
                 assert torch.equal(again.to_local(), expected)
 
     assert together(2, tmp_path, work) == [0, 0], printed(tmp_path, 2)

@@ -155,7 +155,7 @@ class Trainer:
                 self.done.seconds += time.perf_counter() - started
                 progress.advance(self.done.wait_seconds / max(self.done.seconds, 1e-9))
                 is_last = self.done.step == self.config.steps
-                stop_signal = max(self.processes.gather(self._stop_signal))
+                stop_signal = int(self.processes.gather_numbers([self._stop_signal]).max())
                 if is_last or stop_signal or self.done.step % self.config.checkpoint_every_steps == 0:
                     self.save()
                 if stop_signal and not is_last:

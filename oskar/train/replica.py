@@ -14,14 +14,9 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from oskar.errors import InputError
-from oskar.model.layers import Block
-from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.train.distributed import Processes
 
@@ -41,6 +36,7 @@ class Replica:
         self._optional: list[nn.Parameter] = []
         self._ddp: DistributedDataParallel | None = None
         self._root: nn.Module | None = None
+        self.is_sharded = processes.n > 1 and parallel == "fsdp"
         if processes.n == 1:
             return
         if not isinstance(module, MaskedPrediction):
@@ -57,7 +53,9 @@ class Replica:
                     self._root, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
         else:
-            _shard(self._root, module, device, processes.n)
+            from oskar.train.shards import shard
+
+            shard(self._root, module, device, processes.n)
         self._optional = module.optional_parameters()
 
     def forward(self, batch: Any, latents: list[Tensor] | None) -> dict[str, Tensor]:
@@ -96,10 +94,6 @@ class Replica:
         return result
 
     @property
-    def is_sharded(self) -> bool:
-        return isinstance(self._root, FSDPModule)
-
-    @property
     def scale(self) -> int:
         """What a loss is multiplied by, since both engines average where a sum is meant."""
         return self._processes.n
@@ -108,7 +102,7 @@ class Replica:
         """Take away gradients that are zero in all processes. Collective."""
         if not self._optional:
             return
-        gradients = [_local(p.grad) for p in self._optional if p.grad is not None]
+        gradients = [local(p.grad) for p in self._optional if p.grad is not None]
         largest = torch._foreach_norm(gradients, float("inf")) if gradients else []
         sizes = torch.stack(list(largest)).nan_to_num(nan=1.0).tolist() if gradients else []
         totals = self._processes.sums([float(size != 0.0) for size in sizes])
@@ -146,80 +140,38 @@ class _Zeros(torch.autograd.Function):
         )
 
 
-def _shard(root: nn.Module, module: MaskedPrediction, device: torch.device, n: int) -> None:
-    """FSDP2 over blocks, over each momentum encoder, and over what remains."""
-    mesh = init_device_mesh(device.type, (n,))
-    momentum = module.momentum
-    for block in [m for m in module.modules() if isinstance(m, Block)]:
-        fully_shard(block, mesh=mesh)
-    _fix_the_order(module)
-    if momentum is not None:
-        for encoder in momentum.encoders.values():
-            fully_shard(encoder, mesh=mesh)
-        if not momentum.is_shared:
-            # Which of them a process runs depends on its clips, so all are gathered and put back together.
-            momentum.register_forward_pre_hook(_gather_encoders)
-            momentum.register_forward_hook(_put_encoders_back)
-    fully_shard(root, mesh=mesh)
-
-
-def _fix_the_order(module: MaskedPrediction) -> None:
-    """Let backward gather and reduce blocks in one order, whatever a process's clips made its forward run.
-
-    Left alone, FSDP2 fetches ahead what ran before, a momentum encoder among it, and reduces a block late if
-    nothing that entered it has a gradient.
-    """
-    blocks = [*module.fusion.blocks, *module.predictor.blocks]
-    for before, block in zip([blocks[0], *blocks], blocks, strict=False):
-        assert isinstance(block, FSDPModule)
-        assert isinstance(before, FSDPModule)
-        block.set_modules_to_backward_prefetch([before])
-    module.fusion.embedding.register_forward_hook(_with_gradient)
-
-
-def _with_gradient(embedding: nn.Module, inputs: object, embedded: Tensor) -> Tensor:
-    is_without = torch.is_grad_enabled() and not embedded.requires_grad
-    return embedded.requires_grad_() if is_without else embedded
-
-
-def _gather_encoders(momentum: nn.Module, inputs: object) -> None:
-    for part in _parts_of(momentum):
-        part.unshard()
-
-
-def _put_encoders_back(momentum: nn.Module, inputs: object, output: object) -> None:
-    for part in _parts_of(momentum):
-        part.reshard()
-
-
-def _parts_of(momentum: nn.Module) -> list[FSDPModule]:
-    assert isinstance(momentum, MomentumEncoders)
-    return [part for part in momentum.modules() if isinstance(part, FSDPModule)]
-
-
 def whole(tensors: Mapping[str, Tensor], *, is_kept: bool) -> dict[str, Tensor]:
     """The tensors with shards put together, or nothing where not ``is_kept``. Collective if any is in shards."""
     result = {}
     for name, tensor in tensors.items():
         # One at a time, and to the CPU at once: no process holds more than one of them beside its shards.
-        put_together = full(tensor).cpu() if isinstance(tensor, DTensor) else tensor
+        put_together = full(tensor).cpu() if _is_in_shards(tensor) else tensor
         if is_kept:
             result[name] = put_together
     return result
 
 
-def full(tensor: Tensor) -> Tensor:
+def full(tensor: Any) -> Tensor:
     """A tensor in shards put together, another as it is. Collective if it is in shards."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    together: Tensor = tensor.full_tensor() if _is_in_shards(tensor) else tensor
+    return together
+
+
+def local(tensor: Any) -> Tensor:
+    """This process's shard of a tensor in shards, another as it is."""
+    shard: Tensor = tensor.to_local() if _is_in_shards(tensor) else tensor
+    return shard
 
 
 def shard_like(tensor: Tensor, example: Tensor) -> Tensor:
     """This process's shard of a whole tensor, laid out as ``example``; the tensor itself if that is whole."""
-    if not isinstance(example, DTensor) or tensor.dim() == 0:
+    if not _is_in_shards(example) or tensor.dim() == 0:
         return tensor
-    on_device = tensor.to(example.device, example.dtype)
-    return distribute_tensor(on_device, example.device_mesh, example.placements, src_data_rank=None)
+    from oskar.train.shards import cut_like
+
+    return cut_like(tensor, example)
 
 
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def _is_in_shards(tensor: Any) -> bool:
+    """Whether it is a DTensor, asked without importing what defines it, which takes as long as half of torch."""
+    return hasattr(tensor, "full_tensor")
