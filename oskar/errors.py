@@ -5,6 +5,8 @@ class OskarError(Exception):
     """Base of the errors that are not bugs; says what is wrong and how to put it right."""
 
     exit_code = 1
+    is_agreed = False  # whether every process of a run raises it, so that one of them tells it
+    is_silent = False
 
     def __init__(self, message: str, *, fix: str) -> None:
         super().__init__(f"{message}. Fix: {fix}")

@@ -47,9 +47,16 @@ class MaskedPrediction(nn.Module):
         self.target = LatentTarget(config) if config.target.space == "latent" else InputTarget(config)
         self.momentum = None if config.momentum.video is None else MomentumEncoders(self.fusion, config.momentum)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss`` and ``loss_<modality>``, each a mean over that modality's target tokens (absent: NaN)."""
-        outputs = self.compare(batch)
+    def forward(self, batch: Batch, latents: list[Tensor] | None = None) -> dict[str, Tensor]:
+        """``loss`` and ``loss_<modality>``, each a mean over that modality's target tokens (absent: NaN).
+
+        A batch that is one of several parts of a step comes with the ``latents`` that ``prepare`` gave.
+        """
+        if latents is None:
+            latents, statistics = self.prepare(batch)
+            if statistics is not None and self.training and torch.is_grad_enabled():
+                self.target.record(statistics)
+        outputs = self.compare(batch, latents)
         # Equation (3): one mean over the target tokens of all modalities, so each weighs by its budget.
         losses = [mean_where(o.comparison.error, o.target.segments >= 0) for o in outputs]
         result = {"loss": torch.stack(losses).mean()}
@@ -59,10 +66,16 @@ class MaskedPrediction(nn.Module):
             result[f"loss_{name}"] = mean_where(errors, segments == m)
         return result
 
-    def compare(self, batch: Batch) -> list[ViewOutput]:
+    def prepare(self, batch: Batch) -> tuple[list[Tensor] | None, Tensor | None]:
+        """The batch's target latents, and its share of what the target averages over training."""
+        latents = self.target.latents(batch, self.momentum)
+        return latents, self.target.statistics(latents, batch)
+
+    def compare(self, batch: Batch, latents: list[Tensor] | None = None) -> list[ViewOutput]:
         """Predict and compare every view of the batch."""
         outputs = []
-        latents = self.target.latents(batch, self.momentum)
+        if latents is None:
+            latents = self.target.latents(batch, self.momentum)
         for number, view in enumerate(batch.views):
             fused = self.fusion(view.visible, self.routing)
             predicted = self.predictor(fused, view, number)
@@ -83,6 +96,11 @@ class MaskedPrediction(nn.Module):
             if name == modality:
                 return self.momentum.encoder(name)
         raise InputError(f"the model has no encoder for {modality!r}", fix=f"use one of {self.modalities}")
+
+    def optional_parameters(self) -> list[nn.Parameter]:
+        """Those of a single modality, which a batch without it leaves without a gradient."""
+        names = set(self.modalities)
+        return [p for name, p in self.named_parameters() if p.requires_grad and names & set(name.split("."))]
 
     def parameter_groups_for_clipping(self) -> dict[str, list[nn.Parameter]]:
         """Fusion side and predictor side, each clipped by its own norm (A33)."""

@@ -10,8 +10,8 @@ from rich.console import Console
 class Progress:
     """A bar over steps on standard error; silent where that is no terminal, except for a line at each tenth."""
 
-    def __init__(self, n_steps: int, first_step: int = 0, unit: str = "steps") -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, n_steps: int, first_step: int = 0, unit: str = "steps", *, is_shown: bool = True) -> None:
+        self._console = Console(stderr=True, quiet=not is_shown)
         self._n_steps, self._step, self._first, self._unit = n_steps, first_step, first_step, unit
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),

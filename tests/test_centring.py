@@ -31,17 +31,30 @@ def test_the_running_mean_of_a_position_is_taken_away() -> None:
     """Decay 0.5: after a batch of mean a at a place and one of mean b, its mean is (a / 2 + b) / 1.5."""
     module = centring()
     first, second = torch.randn(2, 2, 1, 4)
-    module(first, packed([1, 1]), is_recording=True)
-    found: Tensor = module(second, packed([1, 1]), is_recording=True)
+    for latents in (first, second):
+        module.record(module.statistics([latents], [packed([1, 1])]))
+    found: Tensor = module(second, packed([1, 1]))
     mean = (0.5 * first.sum(0) + second.sum(0)) / 3.0
     torch.testing.assert_close(found, F.layer_norm(second - mean, (4,)))
 
 
 def test_means_move_only_where_recording_and_by_finite_rows() -> None:
     module = centring()
-    module(torch.randn(2, 1, 4), packed([0, 2]), is_recording=True)
+    module.record(module.statistics([torch.randn(2, 1, 4)], [packed([0, 2])]))
     before = module.sums.clone()
-    module(torch.randn(2, 1, 4), packed([0, 2]), is_recording=False)
+    module(torch.randn(2, 1, 4), packed([0, 2]))
     assert torch.equal(module.sums, before)
-    module(torch.full((2, 1, 4), torch.nan), packed([0, 2]), is_recording=True)
+    module.record(module.statistics([torch.full((2, 1, 4), torch.nan)], [packed([0, 2])]))
     torch.testing.assert_close(module.sums, 0.5 * before)
+    torch.testing.assert_close(module.counts.flatten()[:4], torch.tensor([0.5, 0.0, 0.5, 0.0]))
+
+
+def test_statistics_of_parts_and_views_add_up() -> None:
+    """One decay a step, however many parts and views it has."""
+    module = centring()
+    parts = torch.randn(3, 2, 1, 4)
+    together = module.statistics([parts[0], parts[1]], [packed([0, 2]), packed([0, 1])])
+    together = together + module.statistics([parts[2]], [packed([0, 3])])
+    module.record(together)
+    torch.testing.assert_close(module.sums[0], parts[:, 0, 0].sum(0))
+    assert module.counts.flatten().tolist() == [3.0, 1.0, 1.0, 1.0]

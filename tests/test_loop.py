@@ -198,8 +198,8 @@ def test_momentum_encoders_rest_in_a_step_that_is_not_finite(make_clips: MakeCli
     config = shrunk("oskar-custom")
 
     class Broken(MaskedPrediction):
-        def forward(self, batch: Batch) -> dict[str, Tensor]:
-            return {name: value * math.nan for name, value in super().forward(batch).items()}
+        def forward(self, batch: Batch, latents: list[Tensor] | None = None) -> dict[str, Tensor]:
+            return {name: value * math.nan for name, value in super().forward(batch, latents).items()}
 
     torch.manual_seed(0)
     module = Broken(config)

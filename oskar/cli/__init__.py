@@ -13,7 +13,7 @@ from oskar.cli.prepare import prepare
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
-from oskar.errors import OskarError
+from oskar.errors import InputError, OskarError
 
 app = typer.Typer(
     help="Pretrain one transformer on video, skeletons and text, and use it.",
@@ -21,6 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def refuse_many_processes(context: typer.Context) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "pretrain":
+        raise InputError(
+            f"oskar {context.invoked_subcommand} runs in one process", fix="leave out torchrun; pretrain alone takes it"
+        )
+
 
 for verb in (
     demo,
@@ -40,5 +49,8 @@ def main() -> None:
     try:
         app()
     except OskarError as error:
-        Console(stderr=True).print(f"oskar: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        if not error.is_silent:
+            Console(stderr=True).print(
+                f"oskar: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True
+            )
         sys.exit(error.exit_code)

@@ -17,9 +17,12 @@ def pretrain(
     words: RecipeAndSettings = None,
 ) -> None:
     """Pretrain a recipe on data into a run folder."""
+    from oskar.train.distributed import is_first_process
     from oskar.train.pretrain import pretrain as run
 
     summary = run(configure(words or [], config), data, out, resume=resume)
+    if not is_first_process():
+        return
     health = summary["health"]
     rate = f"{summary['samples_per_second']:.1f} clips/s"
     typer.echo(f"{summary['recipe']}: {summary['steps']} steps, {rate}, {health['verdict']}")

@@ -37,7 +37,9 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 64
-    accumulation: int = 1  # a batch is computed in this many equal parts
+    accumulation: int = 1  # a process computes its share of a batch in this many equal parts
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several processes: the model in each, or spread over all
+    collective_timeout_seconds: float = 600.0  # how long processes wait for the slowest of them
     lr: float = 1e-4
     lr_scaling: Literal["per256", "none"] = "per256"  # A29
     start_lr: float = 0.0
@@ -66,6 +68,7 @@ class TrainConfig:
             "schedule_stretch",
             "checkpoint_every_steps",
             "log_every_steps",
+            "collective_timeout_seconds",
         )
         require(
             self.batch_size % self.accumulation == 0,

@@ -31,25 +31,36 @@ def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
 class StepDataset(Dataset[LoadedStep]):
     """Item ``step`` is that step's batch; any process computes it from the step alone.
 
-    A step takes the next ``batch_size`` clips of the endless sequence of epochs, in
-    ``accumulation`` equal parts, and ``build`` turns each part into what the module sees.
+    A step takes the next ``batch_size`` clips of the endless sequence of epochs. This process reads the
+    share of its ``rank``, in ``accumulation`` equal parts, and ``build`` turns each part into what the
+    module sees.
     """
 
     def __init__(
-        self, reader: ClipReader, build: Build, *, n_steps: int, batch_size: int, accumulation: int, seed: int
+        self,
+        reader: ClipReader,
+        build: Build,
+        *,
+        n_steps: int,
+        batch_size: int,
+        accumulation: int,
+        seed: int,
+        rank: int = 0,
+        n_processes: int = 1,
     ) -> None:
         self._reader, self._build, self._n_steps, self._seed = reader, build, n_steps, seed
-        self._batch_size, self._part_size = batch_size, batch_size // accumulation
+        self._batch_size, self._part_size = batch_size, batch_size // (n_processes * accumulation)
+        self._share = range(rank * (batch_size // n_processes), (rank + 1) * (batch_size // n_processes))
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         return self._n_steps
 
     def __getitem__(self, step: int) -> LoadedStep:
-        indices = [self._at(step * self._batch_size + i) for i in range(self._batch_size)]
+        indices = [self._at(step * self._batch_size + i) for i in self._share]
         parts: list[Any] = []
         bad: list[tuple[str, str]] = []
-        for start in range(0, self._batch_size, self._part_size):
+        for start in range(0, len(indices), self._part_size):
             read = self._reader.read(indices[start : start + self._part_size], TrainingDraw(self._seed, step))
             bad += read.bad
             if read.clips is not None:

@@ -144,6 +144,21 @@ def build_batch(clips: ClipBatch, config: Config, step: int) -> Batch:
     return Batch(clips.clip_ids, packed, everything, tuple(_find(v, slots, specs) for v in views))
 
 
+def idle_batch(config: Config) -> Batch:
+    """A made clip with every modality of the recipe, for a process to compute on when it has none of its own."""
+    tokens = config.tokens
+    people = (1, tokens.n_people, tokens.n_frames)
+    clips = ClipBatch(
+        clip_ids=torch.zeros(1, dtype=torch.int64),
+        labels=torch.full((1,), -1),
+        frames=torch.zeros(1, tokens.n_frames, 3, tokens.resolution, tokens.resolution, dtype=torch.uint8),
+        joints=torch.full((*people, 17, 3), 0.5),
+        boxes=torch.zeros(*people, 4),
+        word_ids=torch.zeros(1, tokens.n_words, dtype=torch.int64),
+    )
+    return build_batch(clips, config, 0)
+
+
 def _find(view: View, everything: IndexSet, specs: dict[Modality, ModalitySpec]) -> Tensor:
     """Flat slots, int64 ``[B, K]``, in which the targets of ``view`` stand among all tokens."""
     sizes = torch.tensor([spec.n_tokens for spec in specs.values()], device=everything.token_idx.device)

@@ -1,12 +1,14 @@
 """Latent targets: what the momentum encoders say about the target tokens (eq. 3; A24, A25)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oskar.config import Config
-from oskar.masking.packing import Batch, PackedTokens
-from oskar.modalities import modality_specs
+from oskar.masking.packing import Batch, ModalityTokens, PackedTokens
+from oskar.modalities import Modality, modality_specs
 from oskar.model.layers import init_weights
 from oskar.model.momentum import MomentumEncoders
 from oskar.targets.target import Comparison, Target
@@ -41,10 +43,23 @@ class LatentTarget(Target):
     def _normalised(self, latents: Tensor) -> Tensor:
         return F.layer_norm(latents, latents.shape[-1:]) if self.normalise else latents
 
+    @property
+    def has_statistics(self) -> bool:
+        return self.centring is not None
+
+    def statistics(self, latents: Sequence[Tensor] | None, batch: Batch) -> Tensor | None:
+        if self.centring is None or latents is None:
+            return None
+        return self.centring.statistics(latents, [view.target for view in batch.views])
+
+    def record(self, statistics: Tensor) -> None:
+        assert self.centring is not None
+        self.centring.record(statistics)
+
     def forward(self, predicted: Tensor, target: PackedTokens, latents: Tensor | None) -> Comparison:
         assert latents is not None
         if self.centring is not None:
-            latents = self.centring(latents, target, is_recording=torch.is_grad_enabled())
+            latents = self.centring(latents, target)
         predictions = self.readout(predicted).float()
         difference = predictions - latents
         error = difference.square() if self.loss == "mse" else difference.abs()
@@ -72,24 +87,34 @@ class PositionCentring(nn.Module):
         self.register_buffer("counts", torch.zeros(sum(n_positions), 1))
 
     @torch.no_grad()
-    def forward(self, latents: Tensor, packed: PackedTokens, *, is_recording: bool) -> Tensor:
-        """Centred latents ``[B, K, D]``; the means move only where ``is_recording``."""
+    def statistics(self, latents: Sequence[Tensor], targets: Sequence[PackedTokens]) -> Tensor:
+        """Sums of the views' latents at each position and, in the last column, their number ``[positions, D + 1]``."""
+        summed = torch.zeros(len(self.sums), self.sums.shape[1] + 1, device=self.sums.device)
+        for values, packed in zip(latents, targets, strict=True):
+            flat = F.pad(values.flatten(0, 1), (0, 1), value=1.0)
+            for name, tokens in packed.tokens.items():
+                rows = flat[tokens.slots]
+                is_finite = rows.isfinite().all(1, keepdim=True)  # a bad step must not stay in the means
+                summed.index_add_(0, self._rows(name, tokens), torch.where(is_finite, rows, 0.0))
+        return summed
+
+    @torch.no_grad()
+    def record(self, statistics: Tensor) -> None:
+        """Move the means by the ``statistics`` of all of a step's batch."""
+        self.sums.mul_(self.decay).add_(statistics[:, :-1])
+        self.counts.mul_(self.decay).add_(statistics[:, -1:])
+
+    @torch.no_grad()
+    def forward(self, latents: Tensor, packed: PackedTokens) -> Tensor:
+        """Centred latents ``[B, K, D]``."""
         flat = latents.flatten(0, 1)
         centred = torch.zeros_like(flat)
-        rows = {
-            name: self.first_row[name] + tokens.token_idx % self.specs[name].n_positions
-            for name, tokens in packed.tokens.items()
-        }
-        if is_recording and self.training:
-            self.sums *= self.decay
-            self.counts *= self.decay
-            for name, tokens in packed.tokens.items():
-                values = flat[tokens.slots]
-                is_finite = values.isfinite().all(1, keepdim=True)  # a bad step must not stay in the means
-                self.sums.index_add_(0, rows[name], torch.where(is_finite, values, 0.0))
-                self.counts.index_add_(0, rows[name], is_finite.float())
         for name, tokens in packed.tokens.items():
-            mean = self.sums[rows[name]] / self.counts[rows[name]].clamp_min(1e-6)
+            rows = self._rows(name, tokens)
+            mean = self.sums[rows] / self.counts[rows].clamp_min(1e-6)
             rest = flat[tokens.slots] - mean
             centred[tokens.slots] = F.layer_norm(rest, rest.shape[-1:])
         return centred.view_as(latents)
+
+    def _rows(self, name: Modality, tokens: ModalityTokens) -> Tensor:
+        return self.first_row[name] + tokens.token_idx % self.specs[name].n_positions

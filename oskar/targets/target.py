@@ -1,6 +1,7 @@
 """The contract of a prediction target: what is predicted, and how one token's error is measured."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -27,6 +28,18 @@ class Target(nn.Module, ABC):
     def latents(self, batch: Batch, momentum: MomentumEncoders | None) -> list[Tensor] | None:
         """What the momentum encoders say of each view's targets ``[B, K, D]``; None where nothing is asked."""
         return None
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether it averages anything over training."""
+        return False
+
+    def statistics(self, latents: Sequence[Tensor] | None, batch: Batch) -> Tensor | None:
+        """A batch's share of what the target averages over training; shares add up. None where it averages nothing."""
+        return None
+
+    def record(self, statistics: Tensor) -> None:
+        """Take up a whole step's ``statistics``, before the step is learned from."""
 
     @abstractmethod
     def forward(self, predicted: Tensor, target: PackedTokens, latents: Tensor | None) -> Comparison:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from oskar.errors import InputError, StoppedRunError
+from oskar.train.replica import shard_like
 from oskar.train.sealed import (
     ASIDE,
     read_sealed,
@@ -130,7 +131,8 @@ def load_optimizer_tensors(
         if wanted is None or (value.dim() > 0 and value.shape != wanted.shape):
             unexpected.append(f"  optimizer/{path}: found {_shape(value)}, wanted {_shape(wanted)}")
         else:
-            state.setdefault(index[name], {})[key] = value.clone()  # the file's own memory is mapped
+            # the file's own memory is mapped
+            state.setdefault(index[name], {})[key] = shard_like(value, wanted).clone()
     if unexpected:
         raise _does_not_fit(source, "the optimiser", _first(unexpected, len(unexpected)))
     # torch's own loader knows which optimisers keep their step counts on the parameter's device
@@ -184,7 +186,7 @@ def load_module_strict(module: nn.Module, tensors: Mapping[str, Tensor], source:
             problems += [f"{len(keys)} {title}:", *_first(rows, len(keys))]
     if problems:
         raise _does_not_fit(source, type(module).__name__, problems)
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict({key: shard_like(tensor, wanted[key]) for key, tensor in tensors.items()})
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -33,9 +33,11 @@ from oskar.train.checkpoint import (
     save_checkpoint,
     under,
 )
+from oskar.train.distributed import Processes
 from oskar.train.optim import build_optimizer, clip_gradients, set_rates
 from oskar.train.precision import PrecisionChoice
 from oskar.train.record import MetricsFile
+from oskar.train.replica import Replica, whole
 from oskar.train.schedules import lr_at, warmup_steps, weight_decay_at
 
 MAX_SKIPPED_IN_A_ROW = 10
@@ -90,7 +92,8 @@ class Trainer:
     ``observe`` sees a part of the batch at every logged step and adds values to the record.
     ``precision`` is the dtype of matrix products; weights stay float32. ``bad_budget`` is the
     number of clips that may turn out unreadable before the run stops; ``lr_scale`` gives parameters a
-    share of the learning rate by name.
+    share of the learning rate by name. Of several ``processes`` each trains on its share of every batch, the
+    first alone writes, and ``idle`` is what one computes on when it has nothing to learn from and others have.
     """
 
     def __init__(
@@ -105,14 +108,18 @@ class Trainer:
         bad_budget: int,
         observe: Observe | None = None,
         lr_scale: Callable[[str], float] = lambda name: 1.0,
+        processes: Processes | None = None,
+        idle: Any = None,
     ) -> None:
+        self.processes, self.idle = processes or Processes(), idle
         self.module = module.to(device)
+        self.replica = Replica(self.module, self.processes, config.parallel, device)
         self.stream, self.config, self.run, self.device = stream, config, run, device
         self.precision, self.bad_budget, self.observe = precision, bad_budget, observe
         self.optimizer = build_optimizer(module, config, lr_scale)
         self.done = Progressed()
-        self.metrics = MetricsFile(run)
-        self._stop_signal: int | None = None
+        self.metrics = MetricsFile(run) if self.processes.is_first else None
+        self._stop_signal = 0  # none has come
 
     def resume(self) -> None:
         """Take up the newest checkpoint; without one the run starts at step 0."""
@@ -124,49 +131,69 @@ class Trainer:
             load_optimizer_tensors(self.optimizer, self._names(), tensors, source)
             load_generator_tensors({"torch": torch.default_generator}, tensors, source)
             self.done = Progressed(**state["progress"])
-        self.metrics.truncate_after(self.done.step)
+        self.processes.require_same(
+            {f"the newest checkpoint in {self.run}": self.done.step},
+            fix="put --out where all machines see the same files",
+        )
+        if self.metrics is not None:
+            self.metrics.truncate_after(self.done.step)
 
     def fit(self) -> Progressed:
         """Train to the end; raises InterruptedRunError after a signal, StoppedRunError where it cannot go on."""
-        with self._signals(), Progress(self.config.steps, self.done.step) as progress:
+        bar = Progress(self.config.steps, self.done.step, is_shown=self.processes.is_first)
+        with self._signals(), bar as progress:
             steps = iter(self.stream.batches(self.done.step))
             while self.done.step < self.config.steps:
                 started = time.perf_counter()
+                self.processes.enter(f"step {self.done.step}, waiting for data")
                 loaded = next(steps)
                 waited = time.perf_counter() - started
-                self._step(loaded)
+                self.processes.enter(f"step {self.done.step}, computing")
+                with self.processes.watching():
+                    self._step(loaded)
                 self.done.wait_seconds += waited
                 self.done.seconds += time.perf_counter() - started
                 progress.advance(self.done.wait_seconds / max(self.done.seconds, 1e-9))
                 is_last = self.done.step == self.config.steps
-                if is_last or self._stop_signal or self.done.step % self.config.checkpoint_every_steps == 0:
+                stop_signal = int(self.processes.gather_numbers([self._stop_signal]).max())
+                if is_last or stop_signal or self.done.step % self.config.checkpoint_every_steps == 0:
                     self.save()
-                if self._stop_signal and not is_last:
-                    name = signal.Signals(self._stop_signal).name
-                    raise InterruptedRunError(
-                        f"{name} after step {self.done.step}; the run is saved in {self.run}", fix="go on with --resume"
-                    )
+                if stop_signal and not is_last:
+                    name = signal.Signals(stop_signal).name
+                    message = f"{name} after step {self.done.step}; the run is saved in {self.run}"
+                    raise self.processes.agreed(InterruptedRunError(message, fix="go on with --resume"))
         return self.done
 
     def save(self) -> None:
-        """Write a checkpoint: weights, optimiser, random state and progress."""
-        self.metrics.sync()
+        """Write a checkpoint: weights, optimiser, random state and progress; the same for any number of processes."""
+        self.processes.enter(f"step {self.done.step}, saving")
         tensors = {f"module/{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors |= optimizer_tensors(self.optimizer, self._names())
-        tensors |= generator_tensors({"torch": torch.default_generator})
-        state = {"progress": {f: getattr(self.done, f) for f in self.done.__dataclass_fields__}}
-        save_checkpoint(self.run, self.done.step, tensors, state)
+        with self.processes.watching():
+            tensors = whole(tensors, is_kept=self.processes.is_first)
+        if self.metrics is not None:
+            self.metrics.sync()
+            tensors |= generator_tensors({"torch": torch.default_generator})
+            state = {"progress": {f: getattr(self.done, f) for f in self.done.__dataclass_fields__}}
+            save_checkpoint(self.run, self.done.step, tensors, state)
 
     def _step(self, loaded: LoadedStep) -> None:
         """One optimiser step over the parts of a batch."""
-        self._count_bad(loaded)
-        step = self.done.step
-        lr, weight_decay = lr_at(step, self.config), weight_decay_at(step, self.config)
-        set_rates(self.optimizer, lr, weight_decay)
         weighed = [(part.weight, part) for part in loaded.parts]
         weights = [weight for weight, _ in weighed if weight > 0]  # a part without targets has no mean loss
         parts = [part.to(self.device) for weight, part in weighed if weight > 0]
-        values = self._backward(parts, weights)
+        n_tokens = sum(getattr(part, "n_tokens", 0) for part in parts)
+        mine = [sum(weights), len(parts), sum(len(part) for part in parts), n_tokens, len(loaded.bad)]
+        everyone = self.processes.gather_numbers(mine)
+        total, _, n_samples, n_tokens, n_bad = everyone.sum(0).tolist()
+        if n_bad:
+            self._count_bad(self.processes.gather(loaded.bad))
+        step = self.done.step
+        lr, weight_decay = lr_at(step, self.config), weight_decay_at(step, self.config)
+        set_rates(self.optimizer, lr, weight_decay)
+        n_idle = int(everyone[:, 1].max()) - len(parts)
+        parts, shares = [*parts, *[self.idle] * n_idle], [weight / total for weight in [*weights, *[0.0] * n_idle]]
+        values = self._backward(parts, shares)
         norms = self._clip()
         is_finite = all(math.isfinite(v) for v in [values.get("loss", math.nan), *norms.values()])
         if is_finite:
@@ -176,21 +203,44 @@ class Trainer:
         self._count_skipped(is_finite, step, values, norms)
         self.optimizer.zero_grad(set_to_none=True)
         self.done.step = step + 1
-        self.done.samples_seen += sum(len(part) for part in parts)
-        self.done.tokens_seen += sum(getattr(part, "n_tokens", 0) for part in parts)
+        self.done.samples_seen += int(n_samples)
+        self.done.tokens_seen += int(n_tokens)
         if self.done.step % self.config.log_every_steps == 0 or self.done.step in (1, self.config.steps):
             self._log(parts, values, norms, lr)
 
-    def _backward(self, parts: Sequence[TrainBatch], weights: Sequence[float]) -> dict[str, float]:
-        """Gradients of the batch's mean loss, whatever the number of parts; the values to log."""
+    def _backward(self, parts: Sequence[TrainBatch], shares: Sequence[float]) -> dict[str, float]:
+        """Gradients of the mean loss of all processes' parts; the values to log.
+
+        Every process comes with the same number of parts; one with a share of 0 takes part for the others.
+        """
         outputs: list[tuple[float, dict[str, Tensor]]] = []
-        for part, weight in zip(parts, weights, strict=True):
-            share = weight / sum(weights)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision.is_autocast):
-                output = self.module(part)
-            (output["loss"] * share).backward()
+        with self._autocast():
+            prepared = self.replica.prepare(parts)
+        for part, latents, share in zip(parts, prepared, shares, strict=True):
+            with self.replica.part(is_last=len(outputs) + 1 == len(parts)):
+                with self._autocast():
+                    output = self.replica.forward(part, latents)
+                (output["loss"] * (share * self.replica.scale)).backward()  # type: ignore[no-untyped-call]
             outputs.append((share, {name: value.detach() for name, value in output.items()}))
-        return _weighted(outputs)
+        self.replica.forget_unused()
+        return self._means(outputs)
+
+    def _means(self, outputs: Sequence[tuple[float, dict[str, Tensor]]]) -> dict[str, float]:
+        """Means over all parts, weighted by share; a value that some parts lack is over the others."""
+        names = list(outputs[0][1]) if outputs else []
+        sums: list[float] = []
+        for name in names:
+            pairs = [(share, float(output[name])) for share, output in outputs if share]
+            present = [(share, value) for share, value in pairs if not math.isnan(value) or name == "loss"]
+            sums += [sum(share * value for share, value in present), sum(share for share, _ in present)]
+        sums = self.processes.sums(sums)
+        return {
+            name: weighted / total if total else math.nan
+            for name, weighted, total in zip(names, sums[::2], sums[1::2], strict=True)
+        }
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision.is_autocast)
 
     def _clip(self) -> dict[str, float]:
         trainable: Trainable = self.module  # type: ignore[assignment]
@@ -208,33 +258,40 @@ class Trainer:
         self.done.step = step + 1
         self._log([], values, norms, math.nan)
         if "loss" not in values:
-            raise StoppedRunError(
+            error = StoppedRunError(
                 f"step {step}: {MAX_SKIPPED_IN_A_ROW} batches in a row had no clip that could be read and has targets",
                 fix="use clips with more tokens, or a larger train.batch_size",
             )
-        raise StoppedRunError(
+            raise self.processes.agreed(error)
+        error = StoppedRunError(
             f"step {step}: loss {values['loss']} or a gradient was not finite {MAX_SKIPPED_IN_A_ROW} times in a row",
             fix="lower train.lr, or set train.precision=float32",
         )
+        raise self.processes.agreed(error)
 
-    def _count_bad(self, loaded: LoadedStep) -> None:
-        """Clips that could not be read are counted; above the error budget the run stops."""
-        self.done.bad.update(loaded.bad)
+    def _count_bad(self, found: Sequence[Sequence[tuple[str, str]]]) -> None:
+        """Clips that could not be read, by any process, are counted; above the error budget the run stops."""
+        for bad in found:
+            self.done.bad.update(bad)
         n_bad = len(self.done.bad)
         if n_bad > self.bad_budget:
             listed = "; ".join(f"{name}: {reason}" for name, reason in list(self.done.bad.items())[:5])
-            raise StoppedRunError(
+            error = StoppedRunError(
                 f"{n_bad} clips could not be read, {self.bad_budget} are allowed ({listed})",
                 fix="repair or remove them, or raise data.max_bad_share",
             )
+            raise self.processes.agreed(error)
 
     def _log(self, parts: Sequence[Any], values: dict[str, float], norms: dict[str, float], lr: float) -> None:
         skipped = {"n_skipped_steps": self.done.skipped_steps}
         record: dict[str, float] = {"loss": math.nan, **values, **norms, "lr": lr, **skipped}
-        if self.observe is not None and parts:
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision.is_autocast):
-                record |= self.observe(parts[0])
-        self.metrics.append(self.done.step, "train", record)
+        # A model in shards is looked at by all processes together; what is kept is the first one's.
+        is_looking = self.processes.is_first or self.replica.is_sharded
+        if self.observe is not None and parts and is_looking:
+            with torch.no_grad(), self._autocast():
+                record |= self.replica.look(self.observe, parts[0])
+        if self.metrics is not None:
+            self.metrics.append(self.done.step, "train", record)
 
     def _names(self) -> dict[nn.Parameter, str]:
         return {parameter: name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
@@ -252,15 +309,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _weighted(outputs: list[tuple[float, dict[str, Tensor]]]) -> dict[str, float]:
-    """Means over the parts of a batch, weighted by share; a value that some parts lack is over the others."""
-    names = outputs[0][1].keys() if outputs else ()
-    values = {}
-    for name in names:
-        pairs = [(share, float(output[name])) for share, output in outputs]
-        present = [(share, value) for share, value in pairs if not math.isnan(value) or name == "loss"]
-        total = sum(share for share, _ in present)
-        values[name] = sum(share * value for share, value in present) / total if total else math.nan
-    return values

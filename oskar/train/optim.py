@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oskar.config import TrainConfig
+from oskar.train.replica import full
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -45,5 +46,5 @@ def clip_gradients(groups: Iterable[list[nn.Parameter]], max_norm: float | None)
         norm = torch.nn.utils.get_total_norm(gradients)
         if max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        norms.append(norm)
+        norms.append(full(norm))
     return norms

@@ -1,29 +1,32 @@
 """A pretraining run from a configuration and data to a run folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.files import write_text_atomic
-from oskar.masking.packing import Batch, build_batch
+from oskar.masking.packing import Batch, build_batch, idle_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import save_encoder
 from oskar.train.device import choose_device, cpu_threads
+from oskar.train.distributed import Processes
 from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
 from oskar.train.record import environment, prepare_run_folder, read_metrics, write_json_atomic
+from oskar.train.replica import whole
 
 WORDS_FILE = "words.json"
 ENVIRONMENT_FILE = "environment.json"
@@ -37,52 +40,95 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         StoppedRunError: the run cannot go on.
         InterruptedRunError: after a signal, with everything saved.
     """
-    with cpu_threads(config.data.workers):
-        return _pretrain(config, data, out, resume=resume)
+    device = choose_device(config.train.device)
+    joined = Processes.join(config.train.collective_timeout_seconds, with_cuda=device.type == "cuda")
+    with cpu_threads(config.data.workers), joined as processes:
+        return _pretrain(config, data, out, processes, processes.device(device), resume=resume)
 
 
-def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -> dict[str, Any]:
-    prepare_run_folder(out, resume)
+def _pretrain(
+    config: Config, data: Sequence[str], out: Path, processes: Processes, device: torch.device, *, resume: bool
+) -> dict[str, Any]:
+    _check_batch(config, processes.n)
+    # A restart by torchrun repeats the command, and goes on if the run had begun.
+    resume = processes.first(resume or (processes.is_restart and (out / "config.json").exists()))
+    if processes.is_first:
+        prepare_run_folder(out, resume)
+    processes.enter("opening the data")
     if resume:
         config = _same_run(config, Config.load(out / "config.json"), out)
-    device = choose_device(config.train.device)
     words_path = out / WORDS_FILE
     has_words = resume and words_path.exists()  # without resume they are left from a start that was cut short
     words = load_words(words_path, vocabulary_size=config.tokens.vocabulary_size) if has_words else None
     opened = open_training(data, config, words)
+    processes.require_same(
+        {"configuration": config.to_json(), "--data sha256": opened.sha256},
+        fix="give every process the same command and the same data",
+    )
     if resume:
         precision = _stored_start(opened, out)
     else:
-        precision = choose_precision(config.train.precision, device)
-        _write_start(config, opened, out, device, precision)
+        precision = _agreed_precision(config, device, processes)
+        if processes.is_first:
+            _write_start(config, opened, out, device, precision, processes.n)
+    processes.enter("building the model")
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
     trainer = Trainer(
         module,
-        _stream(config, opened),
+        _stream(config, opened, processes),
         config.train,
         out,
         precision=precision,
         device=device,
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
         observe=partial(observe, module),
+        processes=processes,
+        idle=idle_batch(config).to(device),
     )
     trainer.resume()
     done = trainer.fit()
-    save_transfer(module, config, opened.words, out / "encoder")
-    summary = _summary(config, opened, done, judge(read_metrics(out)))
-    write_json_atomic(out / "summary.json", summary)
-    return summary
+    processes.enter("writing the results")
+    encoder = whole(_transferred(module).state_dict(), is_kept=processes.is_first)
+    summary: dict[str, Any] = {}
+    if processes.is_first:
+        _write_encoder(encoder, config, opened.words, out / "encoder")
+        summary = _summary(config, opened, done, judge(read_metrics(out))) | {"processes": processes.n}
+        write_json_atomic(out / "summary.json", summary)
+    return processes.first(summary)
 
 
 def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
     """Write ``encoder/``: the weights transfer uses, the configuration, and the words of captions."""
-    source = module.fusion if module.momentum is None else module.momentum.encoders
+    _write_encoder(_transferred(module).state_dict(), config, words, folder)
+
+
+def _transferred(module: MaskedPrediction) -> nn.Module:
+    return module.fusion if module.momentum is None else module.momentum.encoders
+
+
+def _write_encoder(tensors: Mapping[str, Tensor], config: Config, words: Words | None, folder: Path) -> None:
     files = {} if words is None else {WORDS_FILE: words.to_json()}
-    save_encoder(folder, source.state_dict(), config.to_json(), files)
+    save_encoder(folder, tensors, config.to_json(), files)
 
 
-def _stream(config: Config, opened: OpenedData) -> StepStream:
+def _check_batch(config: Config, n_processes: int) -> None:
+    n_parts = n_processes * config.train.accumulation
+    if config.train.batch_size % n_parts:
+        raise InputError(
+            f"train.batch_size = {config.train.batch_size} for {n_processes} processes with "
+            f"train.accumulation = {config.train.accumulation}: no equal parts",
+            fix=f"use a multiple of {n_parts}",
+        )
+
+
+def _agreed_precision(config: Config, device: torch.device, processes: Processes) -> PrecisionChoice:
+    """That of the first process: a timing is never twice the same."""
+    values = choose_precision(config.train.precision, device).to_json() if processes.is_first else {}
+    return PrecisionChoice.from_json(processes.first(values), "the first process")
+
+
+def _stream(config: Config, opened: OpenedData, processes: Processes) -> StepStream:
     train = config.train
     dataset = StepDataset(
         opened.reader,
@@ -91,6 +137,8 @@ def _stream(config: Config, opened: OpenedData) -> StepStream:
         batch_size=train.batch_size,
         accumulation=train.accumulation,
         seed=train.seed,
+        rank=processes.rank,
+        n_processes=processes.n,
     )
     return StepStream(dataset, config.data.workers)
 
@@ -101,8 +149,16 @@ def _build(config: Config, clips: Any, step: int) -> Batch:
 
 def _same_run(config: Config, saved: Config, out: Path) -> Config:
     """The saved configuration, if the one asked for agrees with it."""
-    # How clips are fetched changes nothing of what they are, and may differ.
-    saved = replace(saved, data=replace(saved.data, workers=config.data.workers, cache_dir=config.data.cache_dir))
+    # How clips are fetched changes nothing of what they are, and may differ; nor does how a batch is shared out,
+    # but for rounding.
+    train = replace(
+        saved.train,
+        accumulation=config.train.accumulation,
+        parallel=config.train.parallel,
+        collective_timeout_seconds=config.train.collective_timeout_seconds,
+    )
+    data = replace(saved.data, workers=config.data.workers, cache_dir=config.data.cache_dir)
+    saved = replace(saved, data=data, train=train)
     asked, stored = asdict(config), asdict(saved)
     for section, values in asked.items():
         if values != stored[section]:
@@ -135,12 +191,12 @@ def _stored_start(opened: OpenedData, out: Path) -> PrecisionChoice:
 
 
 def _write_start(
-    config: Config, opened: OpenedData, out: Path, device: torch.device, precision: PrecisionChoice
+    config: Config, opened: OpenedData, out: Path, device: torch.device, precision: PrecisionChoice, n_processes: int
 ) -> None:
     if opened.words is not None:
         opened.words.save(out / WORDS_FILE)
     data = {"names": list(opened.names), "sha256": opened.sha256}
-    write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data})
+    write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data, "processes": n_processes})
     write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
 
 
