@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from oskar.cli.arguments import Data, Overrides, one_of, seen_modality
+from oskar.cli.arguments import Data, Overrides, seen_modality
 from oskar.errors import InputError
 
 
@@ -20,11 +20,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="default: RUN/evaluations/...")] = None,
 ) -> None:
     """Evaluate a run's encoder on a task, frozen or fine-tuned, beside chance and random weights."""
-    from oskar.tasks.evaluate import TASKS
+    from oskar.tasks.evaluate import named_task
 
-    one_of("--task", task, tuple(TASKS))
     how, chosen = _protocol(protocol), seen_modality(modality)
-    chosen_task = TASKS[task][how].configured(overrides or [])
+    chosen_task = named_task(task, how).configured(overrides or [])
     parts = [task, *([] if how == "frozen" else [how]), chosen]
     name = "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{chosen_task.settings.seed}"])
     typer.echo(json.dumps(chosen_task.run(run, data, chosen, out or run / "evaluations" / name), indent=2))

@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.settings import apply_overrides
 from oskar.tasks.finetuning import FinetuneConfig, evaluate_finetuned
 from oskar.tasks.localization import LocalizationConfig, evaluate_localization
 from oskar.tasks.low_shot import LowShotConfig, LowShotFinetuneConfig, evaluate_low_shot, evaluate_low_shot_finetuned
+from oskar.tasks.pose_decoding import PoseDecodingConfig, evaluate_pose_decoding
 from oskar.tasks.question_answering import QuestionAnsweringConfig, evaluate_question_answering
 from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 from oskar.tasks.retrieval import RetrievalConfig, evaluate_retrieval
@@ -52,4 +54,14 @@ TASKS: Mapping[str, Mapping[Protocol, NamedTask]] = {
     "action-localization": _by_protocol(LocalizationConfig(), evaluate_localization),
     "text-video-retrieval": _by_protocol(RetrievalConfig(), evaluate_retrieval),
     "video-question-answering": _by_protocol(QuestionAnsweringConfig(), evaluate_question_answering),
+    "pose-decoding": {"frozen": NamedTask(PoseDecodingConfig(), evaluate_pose_decoding)},
 }
+
+
+def named_task(task: str, protocol: Protocol) -> NamedTask:
+    """A task of the table; raises InputError where there is none, or not under the protocol."""
+    if task not in TASKS:
+        raise InputError(f"--task {task!r} is not known", fix=f"use {', '.join(TASKS)}")
+    if protocol not in TASKS[task]:
+        raise InputError(f"--task {task} --protocol {protocol}", fix=f"use --protocol {' or '.join(TASKS[task])}")
+    return TASKS[task][protocol]

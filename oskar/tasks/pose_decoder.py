@@ -1,0 +1,120 @@
+"""The light decoder from predicted skeleton features to joints, and what it learns from."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oskar.config import ModelConfig
+from oskar.metrics.pose import mean_pose
+from oskar.modalities import N_JOINTS
+from oskar.model.layers import NORM_EPS, Block, init_weights
+from oskar.tasks.pose_features import PoseTargets
+from oskar.tasks.task import Backbone, TaskModule
+
+
+@dataclass(frozen=True, slots=True)
+class PoseBatch:
+    """Predicted features ``[B, N, D_p]`` of all skeleton tokens and what they should say."""
+
+    features: Tensor
+    targets: PoseTargets
+
+    @property
+    def weight(self) -> float:
+        """Joints to learn from."""
+        return float(self.targets.is_counted.sum())
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def to(self, device: torch.device) -> "PoseBatch":
+        return PoseBatch(self.features.to(device), self.targets.to(device))
+
+
+class PoseDecoder(TaskModule):
+    """Blocks of attention among the tokens of one person, then a linear layer to places relative to a frame.
+
+    With ``has_box`` that frame is the person's box, else the whole crop. The decoder starts as the mean pose of the
+    training clips ``mean`` ``[J, 2]`` in that frame and learns what to add to it, so that a decoder that finds
+    nothing in its features is that baseline.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        mean: Tensor,
+        *,
+        n_features: int,
+        n_positions: int,
+        n_frames: int,
+        width: int,
+        n_layers: int,
+        n_heads: int,
+        has_box: bool,
+    ) -> None:
+        super().__init__(backbone)
+        self.has_box, self.n_positions, self.n_frames = has_box, n_positions, n_frames
+        layers = ModelConfig(width=width, n_blocks=n_layers, n_heads=n_heads, bias=True)
+        self.norm_input = nn.LayerNorm(n_features, eps=NORM_EPS)
+        self.input = nn.Linear(n_features, width)
+        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(n_positions, width), std=0.02))
+        self.blocks = nn.ModuleList(Block(width, n_heads, layers) for _ in range(n_layers))
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.output = nn.Linear(width, 2 * n_frames)
+        init_weights(self, layers.init_std)
+        nn.init.zeros_(self.output.weight)
+        self.mean: Tensor
+        self.register_buffer("mean", mean.float())
+
+    def forward(self, batch: PoseBatch) -> dict[str, Tensor]:
+        """Mean absolute difference, in units of the frame, over the joints that are there."""
+        corner, size = frames_of(batch.targets, has_box=self.has_box)
+        relative = (batch.targets.joints - corner) / size
+        error = (self.relative(batch.features, batch.targets) - relative).abs().sum(-1)
+        is_counted = batch.targets.is_counted
+        return {"loss": torch.where(is_counted, error, 0.0).sum() / is_counted.sum()}
+
+    def relative(self, features: Tensor, targets: PoseTargets) -> Tensor:
+        """Places ``[B, N, F, 2]`` in units of the frame, float32."""
+        n_clips, n_tokens, _ = features.shape
+        n_people = n_tokens // self.n_positions
+        is_there = targets.is_counted.any(-1).view(n_clips * n_people, self.n_positions)
+        pairs = (is_there | ~is_there.any(1, keepdim=True))[:, None, None]
+        x = self.input(self.norm_input(features.float())).view(n_clips * n_people, self.n_positions, -1)
+        x = x + self.position
+        for block in self.blocks:
+            x = block(x, pairs=pairs)
+        added = self.output(self.norm(x)).float().view(n_clips, n_tokens, self.n_frames, 2)
+        return added + self.mean.repeat(n_tokens // N_JOINTS, 1)[:, None]
+
+    def joints(self, features: Tensor, targets: PoseTargets) -> Tensor:
+        """Joints ``[B, N, F, 2]`` in shares of the crop."""
+        corner, size = frames_of(targets, has_box=self.has_box)
+        return corner + size * self.relative(features, targets)
+
+
+def frames_of(targets: PoseTargets, *, has_box: bool) -> tuple[Tensor, Tensor]:
+    """Corner and size ``[B, N, 1, 2]`` of the frame that places are relative to: the query's box, or the crop."""
+    boxes = targets.boxes[:, :, None]
+    if not has_box:
+        return torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., :2])
+    size = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2], torch.where(size > 0, size, 1.0)
+
+
+def mean_of(targets: PoseTargets, *, has_box: bool) -> Tensor:
+    """The mean pose ``[J, 2]`` of some clips, relative to the frame: of every joint over clips, people and time."""
+    corner, size = frames_of(targets, has_box=has_box)
+    relative = ((targets.joints - corner) / size).transpose(1, 2)
+    return mean_pose(
+        relative.reshape(-1, N_JOINTS, 2), targets.is_counted.transpose(1, 2).reshape(-1, N_JOINTS)
+    ).float()
+
+
+def placed_mean(mean: Tensor, targets: PoseTargets, *, has_box: bool) -> Tensor:
+    """The baseline: the mean pose ``[J, 2]`` put into the frame of every token, ``[B, N, F, 2]``."""
+    corner, size = frames_of(targets, has_box=has_box)
+    n_tokens, n_frames = targets.joints.shape[1:3]
+    placed = corner + size * mean.repeat(n_tokens // N_JOINTS, 1)[None, :, None]
+    return placed.expand(-1, -1, n_frames, -1)
