@@ -1,7 +1,7 @@
 """Pose decoding: joints from what the frozen predictor says of skeleton tokens it was not shown (Figure 4)."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from oskar.data.stream import MemoryStream, epoch_order
 from oskar.errors import InputError
 from oskar.metrics.pose import PCK_SHARES
 from oskar.modalities import Modality, modality_specs
-from oskar.pretraining import MaskedPrediction
 from oskar.randomness import hash_id
 from oskar.settings import require
 from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, mean_of, placed_mean
@@ -165,7 +164,9 @@ def _learn(job: _Job) -> _Learned:
     parts = list(read_poses(reader, chosen, job.predict, bad))
     if not parts:
         reason = next(iter(bad.values()), "none is there")
-        raise InputError(f"data {', '.join(job.train.names)}: no clip to learn from ({reason})", fix="choose other data")
+        raise InputError(
+            f"data {', '.join(job.train.names)}: no clip to learn from ({reason})", fix="choose other data"
+        )
     targets = _joined([part.targets for part in parts])
     means = {has_box: mean_of(targets, has_box=has_box) for has_box in (True, False)}
     decoders = {}

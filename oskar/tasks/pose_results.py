@@ -29,7 +29,9 @@ class PredictedPoses:
     clip_ids: list[str] = field(default_factory=list)
     _parts: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, clip_ids: Sequence[str], targets: PoseTargets, predicted: Mapping[str, Tensor], n_people: int) -> None:
+    def add(
+        self, clip_ids: Sequence[str], targets: PoseTargets, predicted: Mapping[str, Tensor], n_people: int
+    ) -> None:
         """Clips with ``[B, N, F, 2]`` joints of every name; ``n_people`` cuts N into people."""
         clip, token, frame = targets.is_counted.nonzero(as_tuple=True)
         n_positions = targets.joints.shape[1] // n_people

@@ -90,7 +90,8 @@ def load_predicting(run: Path, transfer: Transfer) -> tuple[MaskedPrediction, in
     saved, stored = (_transferred(whole).state_dict() for whole in (module, transfer.module))
     if any(not torch.equal(saved[name], stored[name]) for name in stored):
         raise InputError(
-            f"{path}: its weights are not those of {run / 'encoder'}", fix="finish the run with --resume, or copy it anew"
+            f"{path}: its weights are not those of {run / 'encoder'}",
+            fix="finish the run with --resume, or copy it anew",
         )
     return module.eval().requires_grad_(False), int(state["step"])
 
