@@ -8,7 +8,8 @@ from pathlib import Path
 
 from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
-from oskar.data.manifest import Manifest, fingerprint, read_manifests, select
+from oskar.data.manifest import Manifest, fingerprint, select
+from oskar.data.official import read_named
 from oskar.data.people_reader import PeopleReader, parse_people, people_captions
 from oskar.data.pooled_reader import PooledReader
 from oskar.data.reader import ClipReader
@@ -19,13 +20,17 @@ from oskar.tokens.words import Words, load_words, train_words
 
 @dataclass(frozen=True, slots=True)
 class OpenedData:
-    """A reader, the words its captions are encoded with, and what identifies the data."""
+    """A reader, the words its captions are encoded with, and what identifies the data.
+
+    ``missing`` are the ids of clips that official lists name and that are not there.
+    """
 
     reader: ClipReader
     words: Words | None
     sha256: str
     names: tuple[str, ...]
     n_left_out: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def open_training(data: Sequence[str], config: Config, words: Words | None = None) -> OpenedData:
@@ -61,7 +66,7 @@ def _open(
     worlds = [settings for settings in map(parse_people, data) if settings is not None]
     if len({world.seed for world in worlds}) < len(worlds):
         raise InputError(f"--data {' '.join(data)}: the same people twice", fix="give each people a seed of its own")
-    manifests = [select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders)]
+    manifests = [select(m, split=split, keep_unsplit=not is_labelled) for m in read_named(folders)]
     if words is None and "text" in config.tokens.modalities:
         words = _words(manifests, config, has_people=bool(worlds))
     folder_readers = [FolderReader(manifest, config, words, modality) for manifest in manifests]
@@ -73,6 +78,7 @@ def _open(
         sha256=_identity(fingerprint(*manifests), [reader.identity for reader in people_readers]),
         names=tuple(m.name for m in manifests) + ("people",) * len(worlds),
         n_left_out=sum(reader.n_left_out for reader in folder_readers),
+        missing=tuple(row.clip_id for m in manifests for row in m.missing_rows),
     )
 
 

@@ -1,6 +1,6 @@
 """The tasks by name, each with its settings: what ``oskar evaluate --task`` runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -78,3 +78,9 @@ def named_task(task: str, protocol: Protocol) -> NamedTask:
     if protocol not in TASKS[task]:
         raise InputError(f"--task {task} --protocol {protocol}", fix=f"use --protocol {' or '.join(TASKS[task])}")
     return TASKS[task][protocol]
+
+
+def evaluation_name(task: str, protocol: Protocol, modality: Modality, data: Sequence[str], seed: int) -> str:
+    """The name of an evaluation's folder below ``RUN/evaluations``."""
+    parts = [task, *([] if protocol == "frozen" else [protocol]), modality]
+    return "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{seed}"])

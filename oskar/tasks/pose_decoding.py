@@ -15,7 +15,7 @@ from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
 from oskar.data.open import OpenedData, open_split
 from oskar.data.stream import MemoryStream, epoch_order
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.metrics.pose import PCK_SHARES
 from oskar.modalities import Modality, modality_specs
 from oskar.randomness import hash_id
@@ -113,7 +113,7 @@ def evaluate_pose_decoding(
     require_modality(transfer.config, "skeleton")
     visible = tuple(name for name in config.visible if name in transfer.config.tokens.modalities)
     if not visible:
-        raise InputError(f"visible = {list(config.visible)}: the run has none of it", fix="show what the run has")
+        raise AbsentError(f"visible = {list(config.visible)}: the run has none of it", fix="show what the run has")
     if config.split == transfer.config.data.split:
         raise InputError(f"split = {config.split!r} is what the decoder learns on", fix="test on another split")
     predicting, step = load_predicting(run, transfer)
@@ -145,7 +145,7 @@ def _open(data: list[str], transfer: Transfer, split: str, visible: Sequence[Mod
     opened = open_split(data, transfer.config, transfer.words, split, "skeleton")
     reader = opened.reader
     if isinstance(reader, FolderReader) and not any(set(visible) & set(reader.modalities_of(r)) for r in reader.rows):
-        raise InputError(
+        raise AbsentError(
             f"data {', '.join(opened.names)}: no clip with joints has {' or '.join(visible)}",
             fix="use data with videos or captions beside the joints",
         )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from oskar.config import Config
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.modalities import Modality
 from oskar.model.encoder import TokenEncoder
 from oskar.model.momentum import MomentumEncoders
@@ -54,7 +54,7 @@ def load_transfer(run: Path) -> Transfer:
     tensors, files = load_encoder(folder)
     config = Config.from_json(files["config.json"], str(folder / "config.json"))
     module = MaskedPrediction(config)
-    load_module_strict(_transferred(module), tensors, str(folder))
+    load_module_strict(target_encoders(module), tensors, str(folder))
     words = (
         load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
     )
@@ -87,7 +87,7 @@ def load_predicting(run: Path, transfer: Transfer) -> tuple[MaskedPrediction, in
     tensors, state = load_checkpoint(path)
     module = MaskedPrediction(transfer.config)
     load_module_strict(module, under("module/", tensors), str(path))
-    saved, stored = (_transferred(whole).state_dict() for whole in (module, transfer.module))
+    saved, stored = (target_encoders(whole).state_dict() for whole in (module, transfer.module))
     if any(not torch.equal(saved[name], stored[name]) for name in stored):
         raise InputError(
             f"{path}: its weights are not those of {run / 'encoder'}",
@@ -103,8 +103,8 @@ def random_predicting(config: Config, seed: int) -> MaskedPrediction:
         return MaskedPrediction(config).eval().requires_grad_(False)
 
 
-def _transferred(module: MaskedPrediction) -> nn.Module:
-    """What ``RUN/encoder`` holds of the whole model."""
+def target_encoders(module: MaskedPrediction) -> nn.Module:
+    """What ``RUN/encoder`` holds the weights of: the momentum encoders, or the fusion encoder where there are none."""
     return module.fusion if module.momentum is None else module.momentum.encoders
 
 
@@ -132,7 +132,7 @@ def require_words(transfer: Transfer) -> Words:
             if "text" not in modalities
             else "with text but without captions"
         )
-        raise InputError(
+        raise AbsentError(
             f"the run was pretrained {reason}: it cannot read sentences",
             fix="pretrain with text among tokens.modalities, on data with captions",
         )
@@ -141,7 +141,7 @@ def require_words(transfer: Transfer) -> Words:
 
 def require_modality(config: Config, modality: Modality) -> None:
     if modality not in config.tokens.modalities:
-        raise InputError(
+        raise AbsentError(
             f"--modality {modality}: the run was pretrained on {', '.join(config.tokens.modalities)}",
             fix="choose one of these, or pretrain with the modality",
         )

@@ -19,7 +19,7 @@ def autocontrast(frames: Tensor) -> Tensor:
     """Stretch each channel to 0 .. 255; one of a single value stays."""
     values = frames.flatten(2).double()
     low, high = values.amin(2, keepdim=True), values.amax(2, keepdim=True)
-    scale = 255.0 / (high - low).clamp_min(1.0)
+    scale = torch.full_like(low, 255.0) / (high - low).clamp_min(1.0)  # a number over a tensor is its reciprocal's
     stretched = (values * scale - low * scale).floor().clamp(0, 255)
     return torch.where(high > low, stretched, values).to(torch.uint8).view_as(frames)
 

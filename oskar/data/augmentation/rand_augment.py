@@ -1,10 +1,10 @@
 """RandAugment (Cubuk et al. 2020) of clips, in the form ``rand-m7-n4-mstd0.5-inc1`` that VideoMAE fine-tunes with.
 
 Each of ``n_layers`` layers draws one of 15 operations and applies it with probability 1/2, at a level drawn from a
-normal distribution about ``magnitude`` and cut to 0 .. 10. The higher the level, the stronger the operation. All frames of a
-clip get the same operations at the same levels; what an operation takes from a picture, such as its mean, is each
-frame's own. Levels mean what they mean in the reference, with two differences: pixels are always
-interpolated bilinearly, and frames come cropped to the model's resolution, not before their crop.
+normal distribution about ``magnitude`` and cut to 0 .. 10. The higher the level, the stronger the operation. All
+frames of a clip get the same operations at the same levels; what an operation takes from a picture, such as its mean,
+is each frame's own. Levels mean what they mean in the reference, with two differences: pixels are always interpolated
+bilinearly, and frames come cropped to the model's resolution, not before their crop.
 """
 
 from collections.abc import Callable, Mapping
