@@ -91,6 +91,7 @@ def test_operations_with_a_factor_equal_pillow(factor: float) -> None:
 def test_maps_equal_those_of_pillow() -> None:
     frames = pictures(height=32, width=48)
     height, width = frames.shape[-2:]
+    bilinear = Image.Resampling.BILINEAR
     for affine in (
         rotation(17.0, height, width),
         rotation(-30.0, height, width),
@@ -100,9 +101,9 @@ def test_maps_equal_those_of_pillow() -> None:
         translation(0.0, -11.0),
     ):
         theirs = [
-            pillow(f).transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=(128,) * 3)
+            pillow(f).transform((width, height), Image.Transform.AFFINE, affine, bilinear, fillcolor=(128,) * 3)
             for f in frames
-        ]  # fmt: skip
+        ]
         difference = differences(warp(frames, affine), theirs)
         assert difference.max() <= 2
         assert (warp(frames, affine) == 128).all(1).any()

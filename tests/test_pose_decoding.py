@@ -1,6 +1,5 @@
 """Pose decoding: the metrics by hand, what is shown and asked, the baseline, a readable problem, the files."""
 
-import csv
 import json
 import math
 import shutil
@@ -23,7 +22,6 @@ from oskar.pretraining import MaskedPrediction
 from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, mean_of, placed_mean
 from oskar.tasks.pose_decoding import PoseDecodingConfig, evaluate_pose_decoding
 from oskar.tasks.pose_features import by_token, draw_pose_view, pose_targets, without_boxes
-from oskar.tasks.task import Backbone
 from oskar.tasks.transfer import load_predicting, load_transfer
 from oskar.train.checkpoint import save_checkpoint
 from oskar.train.pretrain import pretrain, save_transfer
@@ -125,7 +123,9 @@ def test_hidden_joints_do_not_change_what_is_predicted(config: Config, make_clip
     module = MaskedPrediction(config).eval()
     clips = make_clips(3, config.tokens)
     assert clips.joints is not None
-    moved = replace(clips, joints=torch.cat([clips.joints[..., :2] * 0.9, clips.joints[..., 2:]], -1))
+    inside = clips.joints[..., :2].clamp(0.2, 0.7)
+    clips = replace(clips, joints=torch.cat([inside, clips.joints[..., 2:]], -1))
+    moved = replace(clips, joints=torch.cat([inside + 0.1, clips.joints[..., 2:]], -1))  # type: ignore[list-item]
     outputs = []
     for some in (clips, moved):
         view = draw_pose_view(some, config, ("video",), seed=0).view
@@ -160,10 +160,13 @@ def test_targets_by_token_are_the_joints_of_its_frames(config: Config, make_clip
         assert dense[slot // packed.segments.shape[1], token_idx, 0] == slot
 
 
+def new_decoder(mean: torch.Tensor, *, has_box: bool) -> PoseDecoder:
+    return PoseDecoder(mean, n_features=8, n_positions=34, n_frames=2, width=16, n_layers=1, n_heads=2, has_box=has_box)
+
+
 def test_the_decoder_starts_as_the_mean_pose_in_the_box(config: Config, make_clips: MakeClips) -> None:
     clips = make_clips(4, config.tokens, seed=5)
     targets = pose_targets(clips, config)
-    transfer_free = torch.nn.Module()
     for has_box in (True, False):
         mean = mean_of(targets, has_box=has_box)
         joint, total, n = 7, torch.zeros(2), 0
@@ -172,15 +175,10 @@ def test_the_decoder_starts_as_the_mean_pose_in_the_box(config: Config, make_cli
                 box = targets.boxes[clip, token] if has_box else torch.tensor([0.0, 0.0, 1.0, 1.0])
                 total, n = total + (targets.joints[clip, token, frame] - box[:2]) / (box[2:] - box[:2]), n + 1
         assert mean[joint].tolist() == pytest.approx((total / n).tolist(), rel=1e-4)
-        decoder = PoseDecoder.__new__(PoseDecoder)
-        torch.nn.Module.__init__(decoder)
-        PoseDecoder.__init__(
-            decoder, transfer_free, mean, n_features=8, n_positions=34, n_frames=2, width=16, n_layers=1, n_heads=2,
-            has_box=has_box,
-        )  # type: ignore[arg-type]  # fmt: skip
+        decoder = new_decoder(mean, has_box=has_box)
         features = torch.randn(4, 68, 8)
         assert torch.allclose(decoder.joints(features, targets), placed_mean(mean, targets, has_box=has_box), atol=1e-6)
-        loss = decoder(PoseBatch(features, targets))["loss"]
+        loss = decoder(PoseBatch(features, targets))["loss"].detach()
         box = targets.boxes[:, :, None] if has_box else torch.tensor([0.0, 0.0, 1.0, 1.0])
         expected = (
             (targets.joints - placed_mean(mean, targets, has_box=has_box)) / (box[..., 2:] - box[..., :2])
@@ -191,10 +189,7 @@ def test_the_decoder_starts_as_the_mean_pose_in_the_box(config: Config, make_cli
 def test_people_do_not_see_each_other(config: Config, make_clips: MakeClips) -> None:
     targets = pose_targets(make_clips(2, config.tokens), config)
     torch.manual_seed(0)
-    decoder = PoseDecoder(
-        torch.nn.Module(), torch.zeros(17, 2), n_features=8, n_positions=34, n_frames=2, width=16, n_layers=1,
-        n_heads=2, has_box=True,
-    )  # type: ignore[arg-type]  # fmt: skip
+    decoder = new_decoder(torch.zeros(17, 2), has_box=True)
     torch.nn.init.normal_(decoder.output.weight)
     features = torch.randn(2, 68, 8)
     other = features.clone()
@@ -311,6 +306,3 @@ def test_the_checkpoint_gives_the_whole_model(run: Path, config: Config) -> None
     fresh: Any = MaskedPrediction(config)
     assert not torch.equal(module.predictor.input.weight, fresh.predictor.input.weight)
     assert module.momentum is not None
-    assert Backbone(transfer, (), is_trained=False).encoders.keys() == set()
-    with (run / "metrics.jsonl").open() as file:
-        assert len(list(csv.reader(file))) >= 1

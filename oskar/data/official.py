@@ -95,6 +95,8 @@ def _kinetics(folder: Path, protocol: str | None) -> Manifest:
     if not lists:
         raise InputError(f"{folder}: holds no official list", fix="put train.csv and val.csv there, with their headers")
     clips = [clip for path in lists for clip in read_kinetics(path)]
+    if all(clip.split != "train" for clip in clips):
+        raise InputError(f"{folder}: no list of split train, whose labels are the classes", fix="put train.csv there")
     return _listed("k400", folder, clips, kinetics_classes(clips))
 
 

@@ -138,7 +138,19 @@ def _evaluate(
     task = _configured(part, config)
     out = folder / evaluation_name(part.task, "frozen", part.modality, data, config.seed)
     started = time.monotonic()
-    known = {"task": part.task, "modality": part.modality, "folder": out.name}
+
+    def result(status: Status, reason: str = "", rows: tuple[dict[str, Any], ...] = ()) -> PartResult:
+        seconds = round(time.monotonic() - started, 1)
+        return PartResult(
+            task=part.task,
+            modality=part.modality,
+            status=status,
+            folder=out.name,
+            reason=reason,
+            seconds=seconds,
+            rows=rows,
+        )
+
     try:
         summary = _finished(out, task, checkpoint_sha256)
         if summary is None:
@@ -146,13 +158,12 @@ def _evaluate(
             summary = task.run(run, data, part.modality, out)
     except AbsentError as error:
         _leave_nothing(out)
-        return PartResult(**known, status="not applicable", reason=str(error)), None
+        return result("not applicable", str(error)), None
     except InterruptedRunError:
         raise
     except OskarError as error:
-        return PartResult(**known, status="failed", reason=str(error), seconds=time.monotonic() - started), error
-    seconds = round(time.monotonic() - started, 1)
-    return PartResult(**known, status="finished", seconds=seconds, rows=rows_of(summary, part.metrics)), None
+        return result("failed", str(error)), error
+    return result("finished", rows=rows_of(summary, part.metrics)), None
 
 
 def _leave_nothing(out: Path) -> None:

@@ -10,7 +10,6 @@ from oskar.metrics.pose import mean_pose
 from oskar.modalities import N_JOINTS
 from oskar.model.layers import NORM_EPS, Block, init_weights
 from oskar.tasks.pose_features import PoseTargets
-from oskar.tasks.task import Backbone, TaskModule
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class PoseBatch:
         return PoseBatch(self.features.to(device), self.targets.to(device))
 
 
-class PoseDecoder(TaskModule):
+class PoseDecoder(nn.Module):
     """Blocks of attention among the tokens of one person, then a linear layer to places relative to a frame.
 
     With ``has_box`` that frame is the person's box, else the whole crop. The decoder starts as the mean pose of the
@@ -42,7 +41,6 @@ class PoseDecoder(TaskModule):
 
     def __init__(
         self,
-        backbone: Backbone,
         mean: Tensor,
         *,
         n_features: int,
@@ -53,7 +51,7 @@ class PoseDecoder(TaskModule):
         n_heads: int,
         has_box: bool,
     ) -> None:
-        super().__init__(backbone)
+        super().__init__()
         self.has_box, self.n_positions, self.n_frames = has_box, n_positions, n_frames
         layers = ModelConfig(width=width, n_blocks=n_layers, n_heads=n_heads, bias=True)
         self.norm_input = nn.LayerNorm(n_features, eps=NORM_EPS)
@@ -85,8 +83,14 @@ class PoseDecoder(TaskModule):
         x = x + self.position
         for block in self.blocks:
             x = block(x, pairs=pairs)
-        added = self.output(self.norm(x)).float().view(n_clips, n_tokens, self.n_frames, 2)
+        added: Tensor = self.output(self.norm(x)).float().view(n_clips, n_tokens, self.n_frames, 2)
         return added + self.mean.repeat(n_tokens // N_JOINTS, 1)[:, None]
+
+    def after_step(self, share: float) -> None:
+        """Decoders have no momentum."""
+
+    def parameter_groups_for_clipping(self) -> dict[str, list[nn.Parameter]]:
+        return {"all": list(self.parameters())}
 
     def joints(self, features: Tensor, targets: PoseTargets) -> Tensor:
         """Joints ``[B, N, F, 2]`` in shares of the crop."""

@@ -1,6 +1,7 @@
 """Pose decoding: joints from what the frozen predictor says of skeleton tokens it was not shown (Figure 4)."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,9 +25,10 @@ from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, mean_of, placed_mea
 from oskar.tasks.pose_features import FrozenPredictors, PoseTargets, PredictedClips, Variant, read_poses
 from oskar.tasks.pose_pictures import PosePicture, draw_poses
 from oskar.tasks.pose_results import PredictedPoses
-from oskar.tasks.task import Backbone, Evaluation, HeadConfig, fit
+from oskar.tasks.task import Evaluation, HeadConfig
 from oskar.tasks.transfer import Transfer, load_predicting, load_transfer, random_predicting, require_modality
 from oskar.train.device import choose_device
+from oskar.train.loop import Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
 from oskar.train.record import prepare_run_folder, write_json_atomic
 from oskar.train.sealed import remove_folder
@@ -135,7 +137,8 @@ def evaluate_pose_decoding(
     poses, bad, pictures = _score(job, learned)
     poses.write(out / "predictions.csv")
     draw_poses(out / "pictures", pictures)
-    summary = _evaluation(job, learned, poses, bad, step).to_json()
+    evaluation = _evaluation(job, learned, poses, bad, step)
+    summary: dict[str, Any] = json.loads(json.dumps(evaluation.to_json()))  # settings hold tuples, JSON has none
     write_json_atomic(out / "summary.json", summary)
     return summary
 
@@ -190,7 +193,6 @@ def _fit(job: _Job, name: str, mean: Tensor, features: Tensor, targets: PoseTarg
     config, run = job.config, job.run
     torch.manual_seed(config.seed)
     decoder = PoseDecoder(
-        Backbone(job.transfer, (), is_trained=False),
         mean,
         n_features=features.shape[-1],
         n_positions=modality_specs(run.tokens)["skeleton"].n_positions,
@@ -206,7 +208,10 @@ def _fit(job: _Job, name: str, mean: Tensor, features: Tensor, targets: PoseTarg
     )  # fmt: skip
     float32 = PrecisionChoice(dtype=torch.float32, reason="the decoder is small")
     folder = job.out / "heads" / name
-    fit(decoder, stream, config, folder, precision=float32, device=job.predict.device)
+    folder.mkdir(parents=True)
+    Trainer(
+        decoder, stream, config.train_config(), folder, precision=float32, device=job.predict.device, bad_budget=0
+    ).fit()
     remove_folder(folder / "checkpoints")
     return decoder.eval()
 

@@ -39,7 +39,8 @@ def _equalized(values: Tensor) -> Tensor:
         return values
     before = counts.cumsum(0) - counts
     table = ((before + step // 2) // step).clamp(0, 255).to(torch.uint8)
-    return table[values.long()]
+    mapped: Tensor = table[values.long()]
+    return mapped
 
 
 def posterize(frames: Tensor, bits: int) -> Tensor:
@@ -49,7 +50,7 @@ def posterize(frames: Tensor, bits: int) -> Tensor:
 
 def solarize(frames: Tensor, threshold: int) -> Tensor:
     """Invert the values from ``threshold`` on."""
-    return torch.where(frames < threshold, frames, 255 - frames)
+    return torch.where(frames.int() < threshold, frames, 255 - frames)  # 256 is no uint8
 
 
 def solarize_add(frames: Tensor, added: int) -> Tensor:
