@@ -19,7 +19,7 @@ from oskar.errors import InputError
 from oskar.metrics.pose import PCK_SHARES, box_sides, mean_pose, pck_percent, pose_metrics, relative_errors
 from oskar.modalities import modality_specs
 from oskar.pretraining import MaskedPrediction
-from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, mean_of, placed_mean
+from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, Standard, mean_of, placed_mean
 from oskar.tasks.pose_decoding import PoseDecodingConfig, evaluate_pose_decoding
 from oskar.tasks.pose_features import by_token, draw_pose_view, pose_targets, without_boxes
 from oskar.tasks.transfer import load_predicting, load_transfer
@@ -161,7 +161,8 @@ def test_targets_by_token_are_the_joints_of_its_frames(config: Config, make_clip
 
 
 def new_decoder(mean: torch.Tensor, *, has_box: bool) -> PoseDecoder:
-    return PoseDecoder(mean, n_features=8, n_positions=34, n_frames=2, width=16, n_layers=1, n_heads=2, has_box=has_box)
+    standard = Standard(torch.zeros(34, 8), torch.ones(34, 8))
+    return PoseDecoder(mean, standard, n_frames=2, width=16, n_layers=1, n_heads=2, has_box=has_box)
 
 
 def test_the_decoder_starts_as_the_mean_pose_in_the_box(config: Config, make_clips: MakeClips) -> None:
@@ -184,6 +185,23 @@ def test_the_decoder_starts_as_the_mean_pose_in_the_box(config: Config, make_cli
             (targets.joints - placed_mean(mean, targets, has_box=has_box)) / (box[..., 2:] - box[..., :2])
         ).abs()
         assert float(loss) == pytest.approx(float(expected.sum(-1)[targets.is_counted].mean()), rel=1e-4)
+
+
+def test_features_are_standardised_by_place_over_what_is_there(config: Config, make_clips: MakeClips) -> None:
+    targets = pose_targets(make_clips(6, config.tokens), config)
+    features = torch.randn(6, 68, 8)
+    standard = Standard.of(features, targets, 34)
+    is_there = targets.is_counted.any(-1)
+    for place in (0, 20):
+        rows = [
+            features[i, person * 34 + place]
+            for i in range(6)
+            for person in range(2)
+            if is_there[i, person * 34 + place]
+        ]
+        kept = np.stack([row.numpy() for row in rows])
+        assert standard.mean[place].numpy() == pytest.approx(kept.mean(0), rel=1e-4, abs=1e-6)
+        assert standard.std[place].numpy() == pytest.approx(kept.std(0), rel=1e-4)
 
 
 def test_people_do_not_see_each_other(config: Config, make_clips: MakeClips) -> None:

@@ -31,6 +31,26 @@ class PoseBatch:
         return PoseBatch(self.features.to(device), self.targets.to(device))
 
 
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """Mean and deviation ``[positions, D_p]`` of predicted features at each frame and joint, over clips and people.
+
+    Predictions of a place are alike in all clips; what differs between clips is small beside it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, targets: PoseTargets, n_positions: int) -> "Standard":
+        values = features.reshape(-1, n_positions, features.shape[-1])
+        weights = targets.is_counted.any(-1).reshape(-1, n_positions, 1).float()
+        count = weights.sum(0).clamp_min(1)
+        mean = (values * weights).sum(0) / count
+        variance = ((values - mean).square() * weights).sum(0) / count
+        return cls(mean, variance.sqrt().clamp_min(1e-6))
+
+
 class PoseDecoder(nn.Module):
     """Blocks of attention among the tokens of one person, then a linear layer to places relative to a frame.
 
@@ -42,9 +62,8 @@ class PoseDecoder(nn.Module):
     def __init__(
         self,
         mean: Tensor,
+        standard: Standard,
         *,
-        n_features: int,
-        n_positions: int,
         n_frames: int,
         width: int,
         n_layers: int,
@@ -52,18 +71,22 @@ class PoseDecoder(nn.Module):
         has_box: bool,
     ) -> None:
         super().__init__()
-        self.has_box, self.n_positions, self.n_frames = has_box, n_positions, n_frames
+        self.n_positions, n_features = standard.mean.shape
+        self.has_box, self.n_frames = has_box, n_frames
         layers = ModelConfig(width=width, n_blocks=n_layers, n_heads=n_heads, bias=True)
-        self.norm_input = nn.LayerNorm(n_features, eps=NORM_EPS)
         self.input = nn.Linear(n_features, width)
-        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(n_positions, width), std=0.02))
+        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(self.n_positions, width), std=0.02))
         self.blocks = nn.ModuleList(Block(width, n_heads, layers) for _ in range(n_layers))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.output = nn.Linear(width, 2 * n_frames)
         init_weights(self, layers.init_std)
         nn.init.zeros_(self.output.weight)
         self.mean: Tensor
+        self.feature_mean: Tensor
+        self.feature_std: Tensor
         self.register_buffer("mean", mean.float())
+        self.register_buffer("feature_mean", standard.mean)
+        self.register_buffer("feature_std", standard.std)
 
     def forward(self, batch: PoseBatch) -> dict[str, Tensor]:
         """Mean absolute difference, in units of the frame, over the joints that are there."""
@@ -79,8 +102,8 @@ class PoseDecoder(nn.Module):
         n_people = n_tokens // self.n_positions
         is_there = targets.is_counted.any(-1).view(n_clips * n_people, self.n_positions)
         pairs = (is_there | ~is_there.any(1, keepdim=True))[:, None, None]
-        x = self.input(self.norm_input(features.float())).view(n_clips * n_people, self.n_positions, -1)
-        x = x + self.position
+        by_person = features.float().view(n_clips * n_people, self.n_positions, -1)
+        x = self.input((by_person - self.feature_mean) / self.feature_std) + self.position
         for block in self.blocks:
             x = block(x, pairs=pairs)
         added: Tensor = self.output(self.norm(x)).float().view(n_clips, n_tokens, self.n_frames, 2)

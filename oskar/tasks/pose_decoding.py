@@ -21,7 +21,7 @@ from oskar.metrics.pose import PCK_SHARES
 from oskar.modalities import Modality, modality_specs
 from oskar.randomness import hash_id
 from oskar.settings import require
-from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, mean_of, placed_mean
+from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, Standard, mean_of, placed_mean
 from oskar.tasks.pose_features import FrozenPredictors, PoseTargets, PredictedClips, Variant, read_poses
 from oskar.tasks.pose_pictures import PosePicture, draw_poses
 from oskar.tasks.pose_results import PredictedPoses
@@ -35,7 +35,7 @@ from oskar.train.sealed import remove_folder
 
 TASK = "pose-decoding"
 MEAN_POSE, MEAN_IN_FRAME = "mean_pose", "mean_pose_without_box"
-_FEATURE_BYTES = 2
+_FEATURE_BYTES = 4
 _ORDER_SEED = 41
 
 
@@ -194,8 +194,7 @@ def _fit(job: _Job, name: str, mean: Tensor, features: Tensor, targets: PoseTarg
     torch.manual_seed(config.seed)
     decoder = PoseDecoder(
         mean,
-        n_features=features.shape[-1],
-        n_positions=modality_specs(run.tokens)["skeleton"].n_positions,
+        Standard.of(features, targets, modality_specs(run.tokens)["skeleton"].n_positions),
         n_frames=run.tokens.segment_frames,
         width=config.width,
         n_layers=config.n_layers,

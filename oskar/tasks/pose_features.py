@@ -96,7 +96,7 @@ class FrozenPredictors:
                     if variant.is_random == is_random:
                         asked = view.view if variant.has_box else without_boxes(view.view)
                         predicted = module.predictor(fused, asked, 0)
-                        features[name] = by_token(predicted, view.view.target, n_tokens).bfloat16().cpu()
+                        features[name] = by_token(predicted, view.view.target, n_tokens).float().cpu()
         return PredictedClips(clips=clips, features=features, targets=pose_targets(clips, self.config))
 
 
