@@ -10,8 +10,10 @@ from runs import TINY, CommandLine, packed_folder
 
 from oskar.errors import AbsentError, InputError, InterruptedRunError, StoppedRunError
 from oskar.tasks import everything
+from oskar.tasks.evaluate import NamedTask, named_task
 from oskar.tasks.everything import PARTS, AllConfig, evaluate_all, rows_of
 from oskar.tasks.task import HeadConfig
+from oskar.tasks.transfer import load_transfer
 
 SKELETON_PARTS = ("action-recognition-skeleton", "low-shot-skeleton")
 
@@ -71,7 +73,7 @@ def test_what_applies_is_done_once_and_the_rest_says_why(
             assert part["status"] == "not applicable"
             assert "Fix: " in part["reason"]
             assert not (run / "evaluations" / part["folder"]).exists()
-    monkeypatch.setattr(everything.NamedTask, "run", _never)
+    monkeypatch.setattr(NamedTask, "run", _never)
     code, printed = oskar(*words)
     assert code == 0, printed
     assert [p["rows"] for p in json.loads(path.read_text())["parts"]] == [p["rows"] for p in table["parts"]]
@@ -99,7 +101,7 @@ def test_unfinished_parts_begin_again_and_failures_are_listed(
     done: list[str] = []
     errors: dict[str, Exception] = {}
 
-    def pretend(self: everything.NamedTask, run: Path, data: list[str], modality: str, folder: Path) -> dict[str, Any]:
+    def pretend(self: NamedTask, run: Path, data: list[str], modality: str, folder: Path) -> dict[str, Any]:
         assert not folder.exists()
         folder.mkdir()
         (folder / "heads").mkdir()
@@ -107,11 +109,11 @@ def test_unfinished_parts_begin_again_and_failures_are_listed(
         done.append(name)
         if name in errors:
             raise errors[name]
-        summary = {**summary_of(self.settings), "checkpoint_sha256": everything.load_transfer(run).sha256}
+        summary = {**summary_of(self.settings), "checkpoint_sha256": load_transfer(run).sha256}
         (folder / "summary.json").write_text(json.dumps(summary))
         return summary
 
-    monkeypatch.setattr(everything.NamedTask, "run", pretend)
+    monkeypatch.setattr(NamedTask, "run", pretend)
     names = [f"{part.task}-{part.modality}-joints-seed0" for part in PARTS]
     errors[names[1]] = StoppedRunError("the disk is full", fix="make room")
     errors[names[3]] = InterruptedRunError("SIGINT", fix="go on")
@@ -190,7 +192,7 @@ def test_settings_reach_every_part() -> None:
     for part in PARTS:
         settings = everything._configured(part, config).settings
         assert settings == replace(
-            everything.named_task(part.task, "frozen").settings,
+            named_task(part.task, "frozen").settings,
             steps=7, seed=3, split="val", precision="float32", device="cpu",
         )  # fmt: skip
     with pytest.raises(InputError, match="steps"):

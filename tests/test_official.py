@@ -1,7 +1,7 @@
 """Official files by name: what they give, the protocols, what is missing, and the errors that list the names."""
 
-import csv
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from key_frames import ava_folder
-from runs import CommandLine, noise_video, shrunk
+from official_folders import kinetics_folder
+from runs import CommandLine, shrunk
 
 from oskar.config import Config
 from oskar.data.official import FORMATS, parse_official, read_named
@@ -22,6 +23,7 @@ from oskar.data.open_key_frames import open_key_frames
 from oskar.data.reader import EvaluationWindow
 from oskar.errors import InputError
 from oskar.pretraining import MaskedPrediction
+from oskar.tasks import finetuning
 from oskar.train.pretrain import save_transfer
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "spec" / "fixtures"
@@ -42,25 +44,6 @@ def fixture(name: str) -> Path:
 def toy(*modalities: Any) -> Config:
     config = shrunk("oskar-tiny")
     return replace(config, tokens=replace(config.tokens, modalities=modalities, n_frames=4))
-
-
-def kinetics(folder: Path, n_clips: int = 8, lacking: tuple[int, ...] = ()) -> Path:
-    """Official lists of two classes, and the videos in ``videos/LABEL``."""
-    rows: dict[str, list[tuple[object, ...]]] = {"train": [], "val": []}
-    for i in range(n_clips):
-        label, split = ("air drumming", "yoga")[i // 2 % 2], ("train", "val")[i % 2]
-        rows[split].append((label, f"id{i}", float(i), i + 10, "validate" if split == "val" else split))
-        if i not in lacking:
-            folder_name = label.replace(" ", "_")
-            noise_video(
-                folder / "videos" / folder_name / f"id{i}_{i:06d}_{i + 10:06d}.mp4".replace(".mp4", ".mkv"), seed=i
-            )
-    for path in (folder / "videos").rglob("*.mkv"):
-        path.rename(path.with_suffix(".mp4"))
-    for split, listed in rows.items():
-        with (folder / f"{split}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("label", "youtube_id", "time_start", "time_end", "split"), *listed])
-    return folder
 
 
 def poses(path: Path, *, protocols: tuple[str, ...] = ("xsub",), lacking: str | None = None) -> Path:
@@ -107,7 +90,7 @@ def test_unknown_names_and_data_of_other_tasks_say_what_there_is(tmp_path: Path)
 
 
 def test_kinetics_by_name(tmp_path: Path) -> None:
-    (manifest,) = read_named([f"k400:{kinetics(tmp_path / 'k', lacking=(3, 4))}"])
+    (manifest,) = read_named([f"k400:{kinetics_folder(tmp_path / 'k', lacking=(3, 4))}"])
     assert manifest.name == "k400"
     assert manifest.classes == ("air drumming", "yoga")
     found = [(r.clip_id, r.label_id, r.split) for r in manifest.rows]
@@ -218,7 +201,7 @@ def test_caption_files_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_broken_folders_of_kinetics(tmp_path: Path, break_it: Callable[[Path], object], named: tuple[str, ...]) -> None:
-    folder = kinetics(tmp_path / "k")
+    folder = kinetics_folder(tmp_path / "k")
     break_it(folder)
     with pytest.raises(InputError) as error:
         open_split([f"k400:{folder}"], toy("video"), None, "train", "video")
@@ -227,7 +210,7 @@ def test_broken_folders_of_kinetics(tmp_path: Path, break_it: Callable[[Path], o
 
 
 def test_an_evaluation_counts_what_is_missing_and_what_is_broken(oskar: CommandLine, tmp_path: Path) -> None:
-    folder = kinetics(tmp_path / "k", 12, lacking=(3,))
+    folder = kinetics_folder(tmp_path / "k", 12, lacking=(3,))
     next((folder / "videos").rglob("id5_*")).write_bytes(b"no video")
     config = toy("video")
     save_transfer(MaskedPrediction(config), config, None, tmp_path / "run" / "encoder")
@@ -241,3 +224,41 @@ def test_an_evaluation_counts_what_is_missing_and_what_is_broken(oskar: CommandL
     assert summary["missing_clips"] == ["k400/id3_000003_000013"]
     assert list(summary["bad_clips"]) == ["k400/id5_000005_000015"]
     assert summary["data"] == ["k400"]
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_a_full_test_of_200_videos_takes_no_more_memory_at_its_end_than_in_its_middle(
+    oskar: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 x 5 x 3 by the recipe of Kinetics; the cache of decoded frames is full before the middle."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc here")
+    folder = kinetics_folder(tmp_path / "k", 400, n_frames=80)
+    config = replace(toy("video"), clip=replace(toy("video").clip, stride_frames=4))
+    config = replace(config, tokens=replace(config.tokens, n_frames=16, resolution=16))
+    save_transfer(MaskedPrediction(config), config, None, tmp_path / "run" / "encoder")
+    resident: list[int] = []
+    read_views = finetuning.read_views
+
+    def watched(*arguments: Any) -> Any:
+        resident.append(resident_bytes())
+        return read_views(*arguments)
+
+    monkeypatch.setattr(finetuning, "read_views", watched)
+    monkeypatch.setattr("oskar.data.folder_reader._CACHE_BYTES", 4 << 20)
+    words = ("recipe=k400-small", "epochs=null", "steps=1", "batch_size=2", "rand_layers=0", "precision=float32")
+    code, printed = oskar(
+        "evaluate", tmp_path / "run", "--data", f"k400:{folder}", "--protocol", "finetune", *words,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0, printed
+    for count in ("n_expected", "n_found", "n_evaluated"):
+        assert f'"{count}": 200' in printed
+    assert '"views": "16x5x3"' in printed
+    first = resident[: len(resident) // 2]  # of the first encoder; the second follows
+    middle, end = first[len(first) // 2], first[-1]
+    assert end - middle < 8 << 20, [n >> 20 for n in first]

@@ -104,9 +104,9 @@ def test_no_joint_is_shown_and_all_are_asked(config: Config, make_clips: MakeCli
     names = list(modality_specs(tokens))
     for visible in (("video", "text"), ("video",), ("text",)):
         drawn = draw_pose_view(clips, config, visible, seed=0)
-        shown = set(drawn.view.visible.segments.unique().tolist()) - {-1}
+        shown = set(drawn.view.visible.segments.flatten().tolist()) - {-1}
         assert shown == {names.index(name) for name in visible}
-        assert set(drawn.view.target.segments.unique().tolist()) - {-1} == {names.index("skeleton")}
+        assert set(drawn.view.target.segments.flatten().tolist()) - {-1} == {names.index("skeleton")}
         counts = drawn.view.target.is_valid.sum(1).tolist()
         n_available = [(pose_targets(clips, config).is_counted[i].any(-1)).sum() for i in range(5)]
         assert counts[1] == 0
@@ -124,8 +124,8 @@ def test_hidden_joints_do_not_change_what_is_predicted(config: Config, make_clip
     clips = make_clips(3, config.tokens)
     assert clips.joints is not None
     inside = clips.joints[..., :2].clamp(0.2, 0.7)
-    clips = replace(clips, joints=torch.cat([inside, clips.joints[..., 2:]], -1))
-    moved = replace(clips, joints=torch.cat([inside + 0.1, clips.joints[..., 2:]], -1))  # type: ignore[list-item]
+    confidence = clips.joints[..., 2:]
+    clips, moved = (replace(clips, joints=torch.cat([inside + shift, confidence], -1)) for shift in (0.0, 0.1))
     outputs = []
     for some in (clips, moved):
         view = draw_pose_view(some, config, ("video",), seed=0).view

@@ -16,7 +16,7 @@ from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks.answer_head import AnswerHead, LatentItems, Latents, QuestionAnswering, build_batch
-from oskar.tasks.features import Features, encode_all
+from oskar.tasks.features import Features, encode_all, usable
 from oskar.tasks.task import Backbone, FitConfig, Protocol, fit
 from oskar.tasks.transfer import Transfer
 from oskar.train.device import cpu_threads
@@ -152,9 +152,11 @@ def answer_finetuned(study: Study, variants: dict[str, Variant], folder: Path) -
     result = Answered()
     config = replace(study.config, steps=study.config.n_steps(len(study.chosen)))
     for name, variant in variants.items():
-        reader = QuestionReader(
+        reader: ClipReader = QuestionReader(
             study.train, study.words, study.chosen, study.answer_idx, study.answers, is_clip_read=variant.sees_clip
         )
+        if variant.sees_clip:
+            reader = usable(reader, study.transfer.config, study.modality)
         build = partial(build_batch, study.transfer.config, study.modality, variant.sees_clip, variant.sees_question)
         dataset = StepDataset(
             reader, build, n_steps=config.steps, batch_size=config.batch_size, accumulation=1, seed=config.seed

@@ -15,6 +15,7 @@ from oskar.metrics.retrieval_controls import expected_of_chance, sentence_ceilin
 from oskar.modalities import Modality
 from oskar.randomness import hash_id
 from oskar.tasks.dual_encoder import DualEncoder
+from oskar.tasks.features import usable
 from oskar.tasks.pairs import (
     ClipMeans,
     MeanPairs,
@@ -142,7 +143,7 @@ def _frozen(job: _Job) -> dict[str, _Scored]:
 
 def _fine_tuned(job: _Job) -> dict[str, _Scored]:
     """The encoders learn along on random crops."""
-    reader = job.train.clips.reader
+    reader = usable(job.train.clips.reader, job.transfer.config, job.modality)
     _require_two(len(reader), job)
     config = replace(job.config, steps=job.config.n_steps(len(reader)))
     scored = {}

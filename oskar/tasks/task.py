@@ -6,7 +6,7 @@ random weights, is a property of its ``Backbone``, not of the task.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -97,7 +97,8 @@ class Backbone(nn.Module):
     """The encoders of some modalities: frozen features, or trained along with a head.
 
     Modalities that share one momentum encoder share it here too, unless ``is_trained``: then each
-    modality fine-tunes a copy of its own.
+    modality fine-tunes a copy of its own. Frozen encoders are no part of the module's state, so that a head's
+    checkpoint is the head's alone; they move between devices with it.
     """
 
     def __init__(
@@ -109,9 +110,20 @@ class Backbone(nn.Module):
             encoders = {name: transfer.encoder(name) for name in modalities}
         else:
             encoders = {name: random_encoder(transfer.config, name, random_seed) for name in modalities}
-        self.encoders = nn.ModuleDict()
-        for name, encoder in encoders.items():
-            self.encoders[name] = copy.deepcopy(encoder).train().requires_grad_(True) if is_trained else encoder
+        self.encoders: nn.ModuleDict | dict[str, nn.Module] = dict(encoders)
+        if is_trained:
+            copies = {name: copy.deepcopy(encoder) for name, encoder in encoders.items()}
+            self.encoders = nn.ModuleDict(
+                {name: encoder.train().requires_grad_(True) for name, encoder in copies.items()}
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
+        """What ``to`` calls."""
+        if isinstance(self.encoders, dict):
+            for encoder in self.encoders.values():
+                encoder._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, modality: Modality, packed: PackedTokens) -> Tensor:
         """Latents ``[B, V, D]`` of one modality's packed tokens."""

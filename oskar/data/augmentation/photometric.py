@@ -45,7 +45,8 @@ def _equalized(values: Tensor) -> Tensor:
 
 def posterize(frames: Tensor, bits: int) -> Tensor:
     """Keep the highest ``bits`` of 8."""
-    return frames & (256 - 2 ** (8 - bits))
+    kept: Tensor = frames & (256 - 2 ** (8 - bits))
+    return kept
 
 
 def solarize(frames: Tensor, threshold: int) -> Tensor:
