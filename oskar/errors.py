@@ -22,6 +22,10 @@ class InputError(OskarError):
     exit_code = 2
 
 
+class AbsentError(InputError):
+    """What a task needs is not there: a modality of the run or the data, or their annotations."""
+
+
 class StoppedRunError(OskarError):
     """A run that cannot go on: unhealthy, not finite, or over its data error budget."""
 

@@ -12,7 +12,10 @@ from oskar.recipes import recipe
 from oskar.settings import apply_overrides
 
 Data = Annotated[
-    list[str], typer.Option("--data", help="a folder, a manifest, or people[:CLIPS[:SEED]]; repeat to pool")
+    list[str],
+    typer.Option(
+        "--data", help="a folder, a manifest, people[:CLIPS[:SEED]], or official files as k400:FOLDER; repeat to pool"
+    ),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as train.steps=1000")]
 RecipeAndSettings = Annotated[list[str] | None, typer.Argument(metavar="RECIPE [KEY=VALUE]...")]

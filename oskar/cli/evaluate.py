@@ -8,25 +8,30 @@ import typer
 
 from oskar.cli.arguments import Data, Overrides, one_of, seen_modality
 from oskar.errors import InputError
+from oskar.settings import apply_overrides
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a pretraining run's folder")],
     overrides: Overrides = None,
-    task: Annotated[str, typer.Option(help="a wrong one lists all")] = "action-recognition",
+    task: Annotated[str, typer.Option(help="all, or one of them; a wrong one lists them")] = "action-recognition",
     data: Data = [],  # noqa: B006
     modality: Annotated[str, typer.Option(help="video or skeleton")] = "video",
     protocol: Annotated[str, typer.Option(help="frozen or finetune")] = "frozen",
     out: Annotated[Path | None, typer.Option(help="default: RUN/evaluations/...")] = None,
 ) -> None:
     """Evaluate a run's encoder on a task, frozen or fine-tuned, beside chance and random weights."""
-    from oskar.tasks.evaluate import TASKS
+    from oskar.tasks.evaluate import evaluation_name, named_task
+    from oskar.tasks.everything import ALL, AllConfig, evaluate_all
 
-    one_of("--task", task, tuple(TASKS))
     how, chosen = _protocol(protocol), seen_modality(modality)
-    chosen_task = TASKS[task][how].configured(overrides or [])
-    parts = [task, *([] if how == "frozen" else [how]), chosen]
-    name = "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{chosen_task.settings.seed}"])
+    if task == ALL:
+        one_of("--task all --protocol", how, ("frozen",))
+        one_of("--task all --modality", chosen, ("video",))  # the default: it does both where both can be
+        evaluate_all(run, data, apply_overrides(AllConfig(), overrides or []), out=out)
+        return
+    chosen_task = named_task(task, how).configured(overrides or [])
+    name = evaluation_name(task, how, chosen, data, chosen_task.settings.seed)
     typer.echo(json.dumps(chosen_task.run(run, data, chosen, out or run / "evaluations" / name), indent=2))
 
 

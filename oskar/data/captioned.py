@@ -12,12 +12,13 @@ from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
 from oskar.data.formats.caption_files import CaptionFilesConfig, read_caption_files
 from oskar.data.formats.video_text import CaptionedVideo, find_videos
-from oskar.data.manifest import Manifest, read_manifests, select
+from oskar.data.manifest import Manifest, select
+from oskar.data.official import read_named
 from oskar.data.people_reader import PeopleReader, parse_people
 from oskar.data.pooled_reader import PooledReader
 from oskar.data.reader import ClipReader
 from oskar.data.rows import Row
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.modalities import Modality
 
 WhichCaptions = Literal["written", "all"]
@@ -76,7 +77,7 @@ def open_captioned(data: Sequence[str], config: Config, modality: Modality, chos
             f"test_subjects = {list(chosen.test_subjects)}: people have their own splits", fix="leave it out"
         )
     folders = [name for name in data if parse_people(name) is None]
-    listed = [_of_split(manifest, chosen) for manifest in read_manifests(folders)]
+    listed = [_of_split(manifest, chosen) for manifest in read_named(folders)]
     manifests = [_with_captions(manifest, modality, chosen) for manifest in listed]
     people = [PeopleReader(world, config, None, chosen.split, is_labelled=True) for world in worlds]
     readers: list[ClipReader] = [*(FolderReader(m, config, None, modality) for m in manifests), *people]
@@ -142,7 +143,7 @@ def _with_captions(manifest: Manifest, modality: Modality, chosen: CaptionedSpli
         and (chosen.captions == "all" or not row.is_caption_composed)
     )
     if not rows:
-        raise InputError(
+        raise AbsentError(
             f"data {manifest.folder}: no clip of split {chosen.split!r} has {modality} and a {chosen.captions} caption",
             fix="use data with captions; captions=all lets those composed from labels count",
         )

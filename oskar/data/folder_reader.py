@@ -17,7 +17,7 @@ from oskar.data.manifest import Manifest
 from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.modalities import Modality
 from oskar.randomness import clip_keys, hash_id, uniform
 from oskar.tokens.words import Words
@@ -42,7 +42,7 @@ class FolderReader:
         self.n_left_out = len(manifest.rows) - len(self.rows)
         if not self.rows:
             wanted = needed or "any of " + ", ".join(config.tokens.modalities)
-            raise InputError(
+            raise AbsentError(
                 f"data {manifest.folder}: no clip has {wanted}",
                 fix="choose among the modalities that are there, or a recipe that has them, or set tokens.modalities",
             )
@@ -53,7 +53,7 @@ class FolderReader:
         self._cache = FrameCache(
             None if cache_dir is None else Path(cache_dir), short_side=self._short_side, memory_bytes=_CACHE_BYTES
         )
-        self._packed = PackedSkeletons(manifest.folder)
+        self._packed = PackedSkeletons(manifest.folder, arrays=manifest.joints)
         self._layout = folder_layout(manifest.folder)
 
     def __len__(self) -> int:

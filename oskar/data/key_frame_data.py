@@ -24,7 +24,7 @@ from oskar.data.manifest import Manifest, Row, fingerprint
 from oskar.data.people import ACTIONS, IDLE, PeopleWorld, clip_name, generate
 from oskar.data.people_reader import N_LABELLED, PeopleData, Split
 from oskar.data.video_file import VideoError
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 
 _CACHE_BYTES = 1 << 30
 _SMALLEST_RESOLUTION = 16  # people's boxes do not depend on it
@@ -138,7 +138,7 @@ class FolderKeyFrames:
                     boxes.append(tracks[:, key_frame])
                     classes.append([row.label_id] * len(tracks))
         if not self._frames:
-            raise InputError(
+            raise AbsentError(
                 f"data {manifest.folder}: no labelled clip has a video and boxes",
                 fix="name .npz files with an array 'boxes' in the column joints_path",
             )

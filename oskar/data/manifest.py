@@ -5,8 +5,8 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +14,11 @@ from oskar.data.columns import Table, read_table, shown
 from oskar.data.folder import list_folder
 from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
 from oskar.data.formats.ntu_names import NtuProtocol
+from oskar.data.joint_arrays import Arrays
 from oskar.data.labels import find_class, order_classes, read_classes
 from oskar.data.quarantine import read_quarantine
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 
 __all__ = ["Manifest", "Row", "fingerprint", "read_manifest", "read_manifests", "read_ntu_folder", "select"]
 
@@ -30,7 +31,8 @@ class Manifest:
 
     ``split_column`` is the column the rows' splits were read from, None where there is none.
     ``n_quarantined`` rows of the list were left out because the data's quarantine list names them.
-    ``id_prefix`` is what pooling put before every clip id.
+    ``id_prefix`` is what pooling put before every clip id. ``missing_rows`` are clips that official lists name and
+    that are not there; ``joints`` are the packed joints where they are in memory, not in the folder.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Manifest:
     split_column: str | None = None
     id_prefix: str = ""
     n_quarantined: int = 0
+    missing_rows: tuple[Row, ...] = ()
+    joints: Arrays | None = field(default=None, compare=False, repr=False)
 
     @property
     def packed_path(self) -> Path:
@@ -125,9 +129,11 @@ def read_manifests(
     *,
     split_column: str | None = None,
     missing: Literal["error", "keep"] = "error",
-    quarantine: Literal["honour", "ignore"] = "ignore",
+    read: Callable[[str | Path], Manifest] | None = None,
 ) -> list[Manifest]:
     """Read several manifests to be pooled: clip ids become ``name/clip_id``, names are told apart by ``~2``, ``~3`` ...
+
+    ``read`` reads one of them, in place of ``read_manifest``.
 
     Raises:
         InputError: as ``read_manifest``, or the same data given twice.
@@ -141,14 +147,17 @@ def read_manifests(
         if real in seen:
             raise InputError(f"data {source}: given twice", fix="name every folder or manifest once")
         seen.add(real)
-        manifest = read_manifest(source, split_column=split_column, missing=missing, quarantine=quarantine)
+        manifest = read(source) if read else read_manifest(source, split_column=split_column, missing=missing)
         name, copy = manifest.name, 1
         while name in names:
             copy += 1
             name = f"{manifest.name}~{copy}"
         names.add(name)
-        rows = tuple(replace(row, clip_id=f"{name}/{row.clip_id}") for row in manifest.rows)
-        manifests.append(replace(manifest, name=name, rows=rows, id_prefix=f"{name}/"))
+        rows, absent = (
+            tuple(replace(row, clip_id=f"{name}/{row.clip_id}") for row in some)
+            for some in (manifest.rows, manifest.missing_rows)
+        )
+        manifests.append(replace(manifest, name=name, rows=rows, missing_rows=absent, id_prefix=f"{name}/"))
     return manifests
 
 
@@ -167,8 +176,8 @@ def select(manifest: Manifest, *, split: str | None, keep_unsplit: bool = False)
     if not rows:
         splits = sorted({row.split for row in manifest.rows if row.split is not None})
         fix = f"use one of {', '.join(splits)}" if splits else "fill the column split in, or use all rows"
-        raise InputError(f"data {manifest.folder}: no clip of split {shown(split)}", fix=fix)
-    return replace(manifest, rows=rows)
+        raise AbsentError(f"data {manifest.folder}: no clip of split {shown(split)}", fix=fix)
+    return replace(manifest, rows=rows, missing_rows=tuple(r for r in manifest.missing_rows if r.split == split))
 
 
 def fingerprint(*manifests: Manifest) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
-from oskar.data.manifest import Manifest, fingerprint, read_manifests, select
+from oskar.data.manifest import Manifest, fingerprint, select
+from oskar.data.official import read_named
 from oskar.data.people_reader import PeopleReader, parse_people, people_captions
 from oskar.data.pooled_reader import PooledReader
 from oskar.data.reader import ClipReader
@@ -19,7 +20,10 @@ from oskar.tokens.words import Words, load_words, train_words
 
 @dataclass(frozen=True, slots=True)
 class OpenedData:
-    """A reader, the words its captions are encoded with, and what identifies the data."""
+    """A reader, the words its captions are encoded with, and what identifies the data.
+
+    ``missing`` are the ids of clips that official lists name and that are not there.
+    """
 
     reader: ClipReader
     words: Words | None
@@ -27,6 +31,7 @@ class OpenedData:
     names: tuple[str, ...]
     n_left_out: int = 0
     n_quarantined: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def open_training(data: Sequence[str], config: Config, words: Words | None = None) -> OpenedData:
@@ -64,7 +69,7 @@ def _open(
         raise InputError(f"--data {' '.join(data)}: the same people twice", fix="give each people a seed of its own")
     quarantine = "ignore" if is_labelled else config.data.quarantine
     manifests = [
-        select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders, quarantine=quarantine)
+        select(m, split=split, keep_unsplit=not is_labelled) for m in read_named(folders, quarantine=quarantine)
     ]
     if words is None and "text" in config.tokens.modalities:
         words = _words(manifests, config, has_people=bool(worlds))
@@ -78,6 +83,7 @@ def _open(
         names=tuple(m.name for m in manifests) + ("people",) * len(worlds),
         n_left_out=sum(reader.n_left_out for reader in folder_readers),
         n_quarantined=sum(manifest.n_quarantined for manifest in manifests),
+        missing=tuple(row.clip_id for m in manifests for row in m.missing_rows),
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from oskar.config import Config
 from oskar.data.ava_folder import AvaKeyFrames, is_ava_folder
 from oskar.data.key_frame_data import FolderKeyFrames, KeyFrameData, PeopleKeyFrames
-from oskar.data.manifest import read_manifest, select
+from oskar.data.manifest import select
+from oskar.data.official import parse_official, read_named
 from oskar.data.people_reader import parse_people
 from oskar.errors import InputError
 
@@ -34,10 +35,14 @@ def open_key_frames(
     if people is not None:
         return PeopleKeyFrames(people, config, split)
     short_side = math.ceil(config.tokens.resolution / math.sqrt(config.clip.crop_scale[0]))
-    if not is_ava_folder(Path(data[0])):
-        return FolderKeyFrames(select(read_manifest(data[0]), split=split), config, short_side, n_windows)
+    official = parse_official(data[0])
+    is_ava = official is not None and official.name == "ava"
+    folder = official.path if official is not None and is_ava else Path(data[0])
+    if not is_ava and not is_ava_folder(folder):
+        (manifest,) = read_named(data)
+        return FolderKeyFrames(select(manifest, split=split), config, short_side, n_windows)
     return AvaKeyFrames(
-        Path(data[0]),
+        folder,
         split,
         n_frames=config.tokens.n_frames,
         stride_frames=stride_frames,

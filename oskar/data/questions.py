@@ -11,11 +11,12 @@ from oskar.data.folder_reader import FolderReader
 from oskar.data.formats.annotations import Record, check_unique, read_columns
 from oskar.data.formats.video_qa import read_msrvtt_qa, read_msvd_qa, read_tgif_frameqa
 from oskar.data.formats.video_text import VideoQuestion, find_videos
-from oskar.data.manifest import Manifest, fingerprint, read_manifests, select
+from oskar.data.manifest import Manifest, fingerprint, select
+from oskar.data.official import read_named
 from oskar.data.people_reader import PeopleReader, parse_people
 from oskar.data.reader import ClipReader
 from oskar.data.rows import Row
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.modalities import Modality
 
 QUESTIONS_FILE = "qa.csv"
@@ -99,18 +100,18 @@ def _opened(
 
 
 def _open_folder(data: str, config: Config, split: str, modality: Modality) -> OpenedQuestions:
-    (manifest,) = read_manifests([data])
+    (manifest,) = read_named([data])
     chosen = select(manifest, split=split)
     path = manifest.folder / QUESTIONS_FILE
     if not path.is_file():
-        raise InputError(f"{path}: does not exist", fix="write one with the columns clip_id, question and answer")
+        raise AbsentError(f"{path}: does not exist", fix="write one with the columns clip_id, question and answer")
     rows = read_columns(path, ("clip_id", "question", "answer"), separator=",")
     split_of = {row.clip_id.removeprefix(manifest.id_prefix): row.split for row in manifest.rows}
     named = [(_question(row, manifest.id_prefix, split_of), row) for row in rows]
     check_unique(((question.question_id, row.where) for question, row in named), "question")
     kept = [(question, row) for question, row in named if question.split == split]
     if not kept:
-        raise InputError(f"{path}: no question about a clip of split {split!r}", fix="add some, or use another split")
+        raise AbsentError(f"{path}: no question about a clip of split {split!r}", fix="add some, or use another split")
     return _opened(
         manifest.name,
         tuple(question for question, _ in kept),

@@ -96,16 +96,19 @@ class PackedSkeletons:
     ``boxes``; a recording is a range of rows. Without a text ``units``, 2-D and 3-D are told apart
     over the whole file (see ``units_of_joints``); without a text ``up``, 3-D joints whose heads are
     mostly below their ankles have y pointing down. With ``prefer_2d``, ``screen`` goes before
-    ``joints``.
+    ``joints``. ``arrays`` stand in place of the file where they are in memory.
     """
 
-    def __init__(self, folder: Path, *, prefer_2d: bool = False) -> None:
+    def __init__(self, folder: Path, *, prefer_2d: bool = False, arrays: Arrays | None = None) -> None:
+        self._given = arrays
         self.path = folder / "skeletons.npz"
         self._folder = folder
         self._prefer_2d = prefer_2d
 
     @cached_property
     def _arrays(self) -> Arrays:
+        if self._given is not None:
+            return self._given
         arrays = load_arrays(self.path)
         if "joints" not in arrays:
             raise InputError(f"{self.path}: no array 'joints'", fix="store the joints of all recordings as 'joints'")

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from oskar.clip import ClipBatch
 from oskar.config import Config
 from oskar.data.reader import ClipReader, EvaluationWindow
+from oskar.data.usable_reader import UsableReader
 from oskar.masking.packing import PackedTokens, pack_everything
 from oskar.modalities import Modality, modality_specs
 from oskar.model.encoder import TokenEncoder
@@ -72,6 +74,11 @@ def has_tokens(clips: ClipBatch, config: Config, modality: Modality) -> Tensor:
     """Bool ``[B]``: the clips with a usable token of the modality."""
     source = token_sources(clips, config.tokens).get(modality)
     return torch.zeros(len(clips), dtype=torch.bool) if source is None else source.is_valid.any(1)
+
+
+def usable(reader: ClipReader, config: Config, modality: Modality) -> ClipReader:
+    """The reader without clips that have no usable token of the modality in what was drawn: they are listed as bad."""
+    return UsableReader(reader, partial(has_tokens, config=config, modality=modality), f"no usable token of {modality}")
 
 
 @torch.no_grad()
@@ -172,4 +179,4 @@ def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(tokens), torch.cat(is_valid)
 
 
-__all__ = ["Features", "PackedWindow", "encode_all", "has_tokens", "read_views", "tokens_of"]
+__all__ = ["Features", "PackedWindow", "encode_all", "has_tokens", "read_views", "tokens_of", "usable"]

@@ -13,7 +13,10 @@ from torch.nn import functional as F
 
 from oskar.clip import ClipBatch
 from oskar.config import ClipConfig, Config
-from oskar.data.reader import evaluation_views
+from oskar.data.augmentation.erasing import erase
+from oskar.data.augmentation.rand_augment import HIGHEST_LEVEL, rand_augment
+from oskar.data.reader import ClipReader, evaluation_views
+from oskar.data.repeated_reader import RepeatedReader
 from oskar.data.stream import StepDataset, StepStream
 from oskar.data.subset_reader import SubsetReader
 from oskar.masking.packing import PackedTokens
@@ -39,7 +42,10 @@ FIRST_SCORES_SHARE = 0.001  # the classifier's weights at the start, as a share 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig(FitConfig):
-    """Fine-tuning as VideoMAE does it, in steps; None leaves a setting of ``clip`` as the run has it."""
+    """Fine-tuning as VideoMAE does it; None leaves a setting of ``clip`` as the run has it.
+
+    ``oskar/tasks/finetuning_recipes.py`` has the published settings; these defaults are for small data.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -48,9 +54,15 @@ class FinetuneConfig(FitConfig):
     label_smoothing: float = 0.1
     mixup: float = 0.8  # frames only, skeletons are never mixed; the parameter of Beta, 0 for none
     cutmix: float = 1.0
+    rand_layers: int = 0  # frames only: operations of RandAugment, each applied with probability 1/2
+    rand_magnitude: float = 7.0  # of 10
+    rand_magnitude_std: float = 0.5
+    erasing_probability: float = 0.0  # frames only: of a rectangle of noise
+    n_repeats: int = 1  # how often a clip is in its batch, each time cropped and changed otherwise
     temporal: Literal["stride", "span", "dense", "segments", "centres"] | None = None
     stride_frames: int | None = None
     crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] | None = None
     flip_probability: float | None = None
     n_windows: int = 1
     n_crops: int = 1  # at test, along the longer side of a frame
@@ -58,15 +70,17 @@ class FinetuneConfig(FitConfig):
 
     def __post_init__(self) -> None:
         FitConfig.__post_init__(self)
-        require_share(self, "finetune", "drop_path", "dropout", "label_smoothing")
+        require_share(self, "finetune", "drop_path", "dropout", "label_smoothing", "erasing_probability")
         require(self.drop_path < 1, "drop_path", self.drop_path, "use a share below 1")
-        require_not_negative(self, "finetune", "mixup", "cutmix")
-        for name in ("n_windows", "n_crops"):
+        require_not_negative(self, "finetune", "mixup", "cutmix", "rand_layers", "rand_magnitude_std")
+        is_level = 0 <= self.rand_magnitude <= HIGHEST_LEVEL
+        require(is_level, "rand_magnitude", self.rand_magnitude, f"use a level from 0 to {HIGHEST_LEVEL:g}")
+        for name in ("n_windows", "n_crops", "n_repeats"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
 
     def clip(self, config: ClipConfig) -> ClipConfig:
         """The run's settings of clips, with what is set here."""
-        names = ("temporal", "stride_frames", "crop_scale", "flip_probability")
+        names = ("temporal", "stride_frames", "crop_scale", "crop_ratio", "flip_probability")
         chosen = {name: getattr(self, name) for name in names}
         return dataclasses.replace(config, **{name: value for name, value in chosen.items() if value is not None})
 
@@ -147,7 +161,7 @@ def mean_over_people(latents: Tensor, people: Tensor, n_people: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TargetedBatches:
-    """From clips, as a reader gives them, to tokens and targets; videos are mixed."""
+    """From clips, as a reader gives them, to tokens and targets; videos are changed, erased and mixed."""
 
     config: Config
     modality: Modality
@@ -156,15 +170,26 @@ class TargetedBatches:
 
     def __call__(self, clips: ClipBatch, step: int) -> TargetedTokens:
         share = None
-        mixup, cutmix = self.settings.mixup, self.settings.cutmix
-        if self.modality == "video" and clips.frames is not None and mixup + cutmix > 0:
-            frames, share = mix_clips(
-                clips.frames, clips.clip_ids, seed=self.settings.seed, step=step, mixup=mixup, cutmix=cutmix
-            )
+        if self.modality == "video" and clips.frames is not None:
+            frames, share = self._augmented(clips.frames, clips.clip_ids, step)
             clips = dataclasses.replace(clips, frames=frames)
         smoothing = self.settings.label_smoothing
         targets = soft_targets(clips.labels, self.n_classes, smoothing=smoothing, share=share)
         return TargetedTokens(tokens_of(clips, self.config, self.modality), targets)
+
+    def _augmented(self, frames: Tensor, clip_ids: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        """Frames to learn from, and the share ``[B]`` of each clip in its mixture where clips are mixed."""
+        settings, seed = self.settings, self.settings.seed
+        if settings.rand_layers > 0:
+            frames = rand_augment(
+                frames, clip_ids, seed=seed, step=step, n_layers=settings.rand_layers,
+                magnitude=settings.rand_magnitude, magnitude_std=settings.rand_magnitude_std,
+            )  # fmt: skip
+        if settings.erasing_probability > 0:
+            frames = erase(frames, clip_ids, seed=seed, step=step, probability=settings.erasing_probability)
+        if settings.mixup + settings.cutmix == 0:
+            return frames, None
+        return mix_clips(frames, clip_ids, seed=seed, step=step, mixup=settings.mixup, cutmix=settings.cutmix)
 
 
 def evaluate_finetuned(
@@ -220,14 +245,18 @@ def train(
     ids: Collection[str] | None = None,
 ) -> Progressed:
     """Fine-tune on the labelled training clips, or those among ``ids``; ``bad`` of the result lists unreadable ones."""
-    reader = SubsetReader(data.train.reader, ids)
+    reader: ClipReader = SubsetReader(data.train.reader, ids)
+    n_steps = config.n_steps(len(reader))
+    if config.n_repeats > 1:
+        reader = RepeatedReader(reader, config.n_repeats)
     build = TargetedBatches(data.transfer.config, data.modality, len(data.classes), config)
     dataset = StepDataset(
-        reader, build, n_steps=config.steps, batch_size=config.batch_size, accumulation=1, seed=config.seed
+        reader, build, n_steps=n_steps, batch_size=config.batch_size, accumulation=1, seed=config.seed
     )
     stream = StepStream(dataset, config.workers)
     model.train()
-    done = fit(model, stream, config, folder, precision=precision, device=device, bad_budget=len(reader))
+    sized = dataclasses.replace(config, steps=n_steps)
+    done = fit(model, stream, sized, folder, precision=precision, device=device, bad_budget=len(reader))
     remove_folder(folder / "checkpoints")  # nothing goes on from it, and it is three times the saved head
     return done
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from oskar.config import ClipConfig, Config
 from oskar.data.open import OpenedData, open_split
 from oskar.data.reader import ClipReader
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.modalities import Modality
 from oskar.tasks.transfer import Transfer, load_transfer, require_modality, what_is_read
 from oskar.train.record import prepare_run_folder
@@ -55,7 +55,7 @@ def open_labelled(
         raise InputError(f"split = {split!r} is what the heads learn on", fix="test on another split")
     train, test = (open_split(data, config, None, name, modality) for name in (config.data.split, split))
     if not test.reader.classes:
-        raise InputError(f"data {', '.join(data)} has no classes of its own", fix="evaluate on one labelled data set")
+        raise AbsentError(f"data {', '.join(data)} has no classes of its own", fix="evaluate on one labelled data set")
     for name, opened in ((config.data.split, train), (split, test)):
         require_labelled(len(labels_of(opened.reader)), name, test.names)
     return LabelledData(transfer, config, modality, train, test, split)
@@ -63,7 +63,7 @@ def open_labelled(
 
 def require_labelled(n_clips: int, split: str, names: tuple[str, ...]) -> None:
     if n_clips == 0:
-        raise InputError(
+        raise AbsentError(
             f"data {', '.join(names)}: no labelled clip in split {split!r} has the modality", fix="choose another"
         )
 

@@ -1,12 +1,13 @@
 """Spatiotemporal action localization: what each person does in a key frame, beside its controls (AVA)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from oskar.data.augmentation.colour_jitter import ColourJitter
 from oskar.data.boxes import LabelledBoxes
 from oskar.data.key_frame_data import KeyFrameData
 from oskar.data.key_frame_reader import KeyFrameReader, images_to_learn_from
@@ -15,6 +16,7 @@ from oskar.data.stream import MemoryStream, StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.metrics.detection import MIN_IOU, FrameMAP
 from oskar.modalities import Modality
+from oskar.model.layers import set_drop_path
 from oskar.settings import require, require_share
 from oskar.tasks.localization_features import ScoredPeople, TokenBatches, encode_grids, score_people
 from oskar.tasks.localization_head import ActionLocalization
@@ -52,14 +54,20 @@ class LocalizationConfig(FitConfig):
     n_windows: int = 1  # folders with boxes: windows of a clip, each with a key frame
     stride_frames: int = 4  # AVA: of the clip around a key frame
     movie_start_seconds: float = 0.0  # AVA: the time of every file's first frame
+    drop_path: float = 0.0  # fine-tuning: of the last block; rises linearly from 0
     flip_probability: float = 0.0  # fine-tuning on crops; 0.5 for AVA, 0 where classes name sides
+    hue_degrees: float = 0.0  # fine-tuning: each clip's hue turns by up to this, either way; AVA: 20
+    saturation: float = 0.0  # likewise, added; AVA: 0.1
+    brightness: float = 0.0
     max_feature_gib: float = 4.0  # frozen: features up to this are kept in memory, more are encoded at every step
 
     def __post_init__(self) -> None:
         FitConfig.__post_init__(self)
         for name in ("n_windows", "stride_frames"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
-        require_share(self, "localization", "flip_probability")
+        require_share(self, "localization", "drop_path", "flip_probability", "saturation", "brightness")
+        require(self.drop_path < 1, "drop_path", self.drop_path, "use a share below 1")
+        require(0 <= self.hue_degrees <= 180, "hue_degrees", self.hue_degrees, "use 0 to 180")
         require(self.max_feature_gib >= 0, "max_feature_gib", self.max_feature_gib, "use 0 or more")
 
 
@@ -146,6 +154,8 @@ def _modules(job: _Job) -> dict[str, ActionLocalization]:
     }
     modules = {}
     for name, encoder in backbones.items():
+        if job.protocol == "finetune":
+            set_drop_path(encoder.encoder("video").blocks, job.config.drop_path)
         torch.manual_seed(job.config.seed)
         modules[name] = ActionLocalization(encoder, job.train.n_classes, sees_box=name != "whole_frame")
     return modules
@@ -153,10 +163,11 @@ def _modules(job: _Job) -> dict[str, ActionLocalization]:
 
 def _fit_all(job: _Job, modules: dict[str, ActionLocalization]) -> dict[str, str]:
     """Train every module; returns the clips that could not be read, with the reason."""
-    train, config = job.train, job.config
+    train = job.train
     images = images_to_learn_from(train.truth, train.excluded)
     if not images:
         raise InputError(f"data {train.name}: no key frame to learn from shows anybody", fix="choose other data")
+    config = replace(job.config, steps=job.config.n_steps(len(images)))
     reader = KeyFrameReader(
         train,
         images,
@@ -165,7 +176,7 @@ def _fit_all(job: _Job, modules: dict[str, ActionLocalization]) -> dict[str, str
         is_augmented=job.protocol == "finetune",
         flip_probability=config.flip_probability,
     )
-    streams, bad = _streams(job, modules, reader)
+    streams, bad = _streams(job, modules, reader, config.steps)
     for name, module in modules.items():
         folder = job.out / "heads" / name
         done = fit(
@@ -176,7 +187,7 @@ def _fit_all(job: _Job, modules: dict[str, ActionLocalization]) -> dict[str, str
 
 
 def _streams(
-    job: _Job, modules: dict[str, ActionLocalization], reader: KeyFrameReader
+    job: _Job, modules: dict[str, ActionLocalization], reader: KeyFrameReader, n_steps: int
 ) -> tuple[dict[str, BatchStream], dict[str, str]]:
     """What each module learns from, and the clips known to be bad: frozen features are made once if they fit."""
     config, run = job.config, job.transfer.config
@@ -193,7 +204,7 @@ def _streams(
             name: MemoryStream(
                 len(cached),
                 partial(cached.batch, has_class, config.seed),
-                n_steps=config.steps,
+                n_steps=n_steps,
                 batch_size=config.batch_size,
                 seed=config.seed,
             )
@@ -202,13 +213,20 @@ def _streams(
         return streams, dict(pretrained.bad)
     dataset = StepDataset(
         reader,
-        TokenBatches(run, has_class, config.seed),
-        n_steps=config.steps,
+        TokenBatches(run, has_class, config.seed, _jitter(job)),
+        n_steps=n_steps,
         batch_size=config.batch_size,
         accumulation=1,
         seed=config.seed,
     )
     return dict.fromkeys(modules, StepStream(dataset, config.workers)), {}
+
+
+def _jitter(job: _Job) -> ColourJitter | None:
+    """How colours change in fine-tuning."""
+    config = job.config
+    jitter = ColourJitter(hue_degrees=config.hue_degrees, saturation=config.saturation, value=config.brightness)
+    return jitter if job.protocol == "finetune" and jitter != ColourJitter() else None
 
 
 def _write(job: _Job, scored: ScoredPeople, bad_train: dict[str, str]) -> Evaluation:

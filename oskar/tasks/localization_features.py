@@ -1,7 +1,7 @@
 """Clips around key frames on their way through localization: as tokens, as cached feature grids, to scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from oskar.clip import ClipBatch
 from oskar.config import Config
+from oskar.data.augmentation.colour_jitter import ColourJitter
 from oskar.data.key_frame_reader import KeyFrameClips, KeyFrameReader
 from oskar.data.key_frames import enlarge_boxes
 from oskar.data.reader import EvaluationWindow
@@ -30,9 +31,12 @@ class TokenBatches:
     config: Config
     has_class: Tensor
     seed: int
+    colours: ColourJitter | None = None
 
     def __call__(self, clips: ClipBatch, step: int) -> BoxBatch:
         people = _with_people(clips)
+        if self.colours is not None and clips.frames is not None:
+            clips = replace(clips, frames=self.colours(clips.frames, clips.clip_ids, seed=self.seed, step=step))
         boxes, is_kept = boxes_to_learn_from(
             people.person_boxes, people.clip_idx, people.clip_ids, seed=self.seed, step=step
         )

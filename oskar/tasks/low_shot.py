@@ -105,8 +105,8 @@ def evaluate_low_shot_finetuned(
     label_of, bad_train = labels_of(opened.train.reader), dict[str, str]()
 
     def learn(name: str, ids: tuple[str, ...], folder: Path) -> ScoredClips:
-        steps = max(1, round(config.steps * len(ids) / len(label_of)))
-        settings = dataclasses.replace(config, steps=steps)
+        steps = max(1, round(config.n_steps(len(label_of)) * len(ids) / len(label_of)))
+        settings = dataclasses.replace(config, steps=steps, epochs=None)
         model = new_recogniser(opened, name, settings, config.seed)
         bad_train.update(finetuning.train(model, opened, settings, folder, precision, device, ids).bad)
         return finetuning.score(model, opened, settings, precision, device)

@@ -9,7 +9,7 @@ from typing import Any
 
 from oskar.data.question_reader import QuestionWords
 from oskar.data.questions import OpenedQuestions, open_questions
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.metrics.question_answering import AnswerAccuracy, answer_accuracy, answer_list
 from oskar.modalities import Modality
 from oskar.tasks.question_fitting import (
@@ -95,7 +95,7 @@ def _study(
         if clip is not None and q.answer.strip() in place and words.has_word(q.question)
     )
     if not chosen:
-        raise InputError(f"data {train.name}: no training question has a clip with {modality}", fix="add the clips")
+        raise AbsentError(f"data {train.name}: no training question has a clip with {modality}", fix="add the clips")
     device = choose_device(config.device)
     return Study(
         transfer=transfer,

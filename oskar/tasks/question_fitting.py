@@ -1,7 +1,7 @@
 """Heads that answer questions, trained and asked: all variants of one evaluation by the same recipe."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks.answer_head import AnswerHead, LatentItems, Latents, QuestionAnswering, build_batch
-from oskar.tasks.features import Features, encode_all
+from oskar.tasks.features import Features, encode_all, usable
 from oskar.tasks.task import Backbone, FitConfig, Protocol, fit
 from oskar.tasks.transfer import Transfer
 from oskar.train.device import cpu_threads
@@ -138,11 +138,11 @@ def answer_frozen(study: Study, variants: dict[str, Variant], folder: Path) -> A
         _, items = train[variant.is_random].items(study.chosen, study.answer_idx, variant)
         if len(items) == 0:
             raise InputError(f"data {study.train.name}: no training question can be read", fix="repair its clips")
-        config = study.config
+        config = replace(study.config, steps=study.config.n_steps(len(items)))
         stream = MemoryStream(
             len(items), items.batch, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed
         )
-        module, _ = _fitted(study, variant, stream, folder / name, float32)
+        module, _ = _fitted(study, variant, stream, config, folder / name, float32)
         result.by_variant[name] = ask(study, module, variant, test[variant.is_random])
     return result
 
@@ -150,18 +150,20 @@ def answer_frozen(study: Study, variants: dict[str, Variant], folder: Path) -> A
 def answer_finetuned(study: Study, variants: dict[str, Variant], folder: Path) -> Answered:
     """Train encoders of its own along with every head, on clips read anew at every step."""
     result = Answered()
-    config = study.config
+    config = replace(study.config, steps=study.config.n_steps(len(study.chosen)))
     for name, variant in variants.items():
-        reader = QuestionReader(
+        reader: ClipReader = QuestionReader(
             study.train, study.words, study.chosen, study.answer_idx, study.answers, is_clip_read=variant.sees_clip
         )
+        if variant.sees_clip:
+            reader = usable(reader, study.transfer.config, study.modality)
         build = partial(build_batch, study.transfer.config, study.modality, variant.sees_clip, variant.sees_question)
         dataset = StepDataset(
             reader, build, n_steps=config.steps, batch_size=config.batch_size, accumulation=1, seed=config.seed
         )
         with cpu_threads(config.workers):
             stream = StepStream(dataset, config.workers)
-            module, bad = _fitted(study, variant, stream, folder / name, study.precision)
+            module, bad = _fitted(study, variant, stream, config, folder / name, study.precision)
         (encoded,) = encode(study, study.test, [module.backbone])
         result.by_variant[name] = ask(study, module, variant, encoded)
         result.bad_train |= bad
@@ -172,7 +174,12 @@ def answer_finetuned(study: Study, variants: dict[str, Variant], folder: Path) -
 
 
 def _fitted(
-    study: Study, variant: Variant, stream: BatchStream, folder: Path, precision: PrecisionChoice
+    study: Study,
+    variant: Variant,
+    stream: BatchStream,
+    config: QuestionAnsweringConfig,
+    folder: Path,
+    precision: PrecisionChoice,
 ) -> tuple[QuestionAnswering, dict[str, str]]:
     """A trained module, and the training clips it could not read. Frozen encoders are no part of it."""
     is_trained = study.protocol == "finetune"
@@ -189,7 +196,7 @@ def _fitted(
     )
     module = QuestionAnswering(backbone, head, study.modality, study.config.label_smoothing)
     done = fit(
-        module, stream, study.config, folder,
+        module, stream, config, folder,
         precision=precision, device=study.device, bad_budget=len(study.train.reader),
     )  # fmt: skip
     return module.eval(), done.bad

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from oskar.metrics.retrieval_controls import expected_of_chance, sentence_ceilin
 from oskar.modalities import Modality
 from oskar.randomness import hash_id
 from oskar.tasks.dual_encoder import DualEncoder
+from oskar.tasks.features import usable
 from oskar.tasks.pairs import (
     ClipMeans,
     MeanPairs,
@@ -130,11 +131,11 @@ def _frozen(job: _Job) -> dict[str, _Scored]:
             clip_ids=torch.tensor([hash_id(clip_id) for clip_id in job.train.ids])[is_read],
             draw=job.draw(),
         )
-        config = job.config
+        config = replace(job.config, steps=job.config.n_steps(len(pairs)))
         stream = MemoryStream(
             len(pairs), pairs.batch, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed
         )
-        fit(module, stream, job.config, job.out / "heads" / name, precision=float32, device=job.device)
+        fit(module, stream, config, job.out / "heads" / name, precision=float32, device=job.device)
         means = ClipMeans((test_clips.by_encoder[i],), test_clips.is_read, test_clips.bad)
         scored[name] = _score(job, module, means, test_texts[i], dict(train_clips.bad))
     return scored
@@ -142,8 +143,9 @@ def _frozen(job: _Job) -> dict[str, _Scored]:
 
 def _fine_tuned(job: _Job) -> dict[str, _Scored]:
     """The encoders learn along on random crops."""
-    reader = job.train.clips.reader
+    reader = usable(job.train.clips.reader, job.transfer.config, job.modality)
     _require_two(len(reader), job)
+    config = replace(job.config, steps=job.config.n_steps(len(reader)))
     scored = {}
     for name, random_seed in (("pretrained", None), ("random", job.config.seed)):
         module = job.new_module(job.backbone(random_seed))
@@ -151,14 +153,14 @@ def _fine_tuned(job: _Job) -> dict[str, _Scored]:
         dataset = StepDataset(
             reader,
             build,
-            n_steps=job.config.steps,
+            n_steps=config.steps,
             batch_size=min(job.config.batch_size, len(reader)),
             accumulation=1,
             seed=job.config.seed,
         )
         stream = StepStream(dataset, job.config.workers)
         done = fit(
-            module, stream, job.config, job.out / "heads" / name,
+            module, stream, config, job.out / "heads" / name,
             precision=job.precision, device=job.device, bad_budget=len(reader),
         )  # fmt: skip
         module.eval()

@@ -1,7 +1,7 @@
 """What retrieval learns on and is tested on: its settings, and clips with their numbered sentences."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from oskar.config import Config
 from oskar.data.captioned import CaptionedClips, CaptionedSplit, WhichCaptions, open_captioned, open_official
 from oskar.data.formats.caption_files import CaptionFilesConfig
+from oskar.data.official_captions import caption_files
 from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.settings import require
@@ -78,6 +79,11 @@ def open_sides(
 def _open(
     data: list[str], read: Config, modality: Modality, config: RetrievalConfig
 ) -> tuple[CaptionedClips, CaptionedClips]:
+    official = caption_files(data[0]) if len(data) == 1 else None
+    if official is not None:
+        require(config.files.benchmark is None, "files.benchmark", config.files.benchmark, "the data name it already")
+        files, videos = official
+        return _open([str(videos)], read, modality, replace(config, files=files))
     if config.files.benchmark is None:
         named = [name for name, path in asdict(config.files).items() if path is not None]
         require(not named, "files.benchmark", None, f"files.{''.join(named[:1])} needs msrvtt, msvd or vatex")

@@ -6,7 +6,7 @@ random weights, is a property of its ``Backbone``, not of the task.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -36,6 +36,9 @@ class HeadConfig:
     steps: int = 600
     batch_size: int = 32
     lr: float = 1e-3
+    lr_scaling: Literal["per256", "none"] = "none"  # per256: lr is that of a batch of 256
+    start_lr: float = 0.0
+    final_lr: float = 0.0
     weight_decay: float = 0.05
     warmup_share: float = 0.05
     clip_norm: float | None = 1.0
@@ -49,12 +52,14 @@ class HeadConfig:
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
 
     def train_config(self) -> TrainConfig:
-        """The loop's settings: linear warm-up, then cosine to 0."""
+        """The loop's settings: linear warm-up from ``start_lr``, then cosine to ``final_lr``."""
         return TrainConfig(
             steps=self.steps,
             batch_size=self.batch_size,
             lr=self.lr,
-            lr_scaling="none",
+            lr_scaling=self.lr_scaling,
+            start_lr=self.start_lr,
+            final_lr=self.final_lr,
             warmup_share=self.warmup_share,
             betas=(0.9, 0.999),
             weight_decay=self.weight_decay,
@@ -71,6 +76,7 @@ class FitConfig(HeadConfig):
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
+    epochs: float | None = None  # passes over the training items, in place of steps
     encoder_lr_share: float = 1.0  # fine-tuning: the last block's rate as a share of the head's
     layer_decay: float = 0.75  # fine-tuning: each block below has this share of the rate of the one above
     workers: int = 0
@@ -80,13 +86,19 @@ class FitConfig(HeadConfig):
         for name in ("encoder_lr_share", "layer_decay"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number")
         require(self.layer_decay <= 1, "layer_decay", self.layer_decay, "use a share of at most 1")
+        require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "use a positive number, or null")
+
+    def n_steps(self, n_items: int) -> int:
+        """Steps of a training on ``n_items``: ``steps``, or those of ``epochs`` passes over them, at least one."""
+        return self.steps if self.epochs is None else max(1, round(self.epochs * n_items / self.batch_size))
 
 
 class Backbone(nn.Module):
     """The encoders of some modalities: frozen features, or trained along with a head.
 
     Modalities that share one momentum encoder share it here too, unless ``is_trained``: then each
-    modality fine-tunes a copy of its own.
+    modality fine-tunes a copy of its own. Frozen encoders are no part of the module's state, so that a head's
+    checkpoint is the head's alone; they move between devices with it.
     """
 
     def __init__(
@@ -98,9 +110,20 @@ class Backbone(nn.Module):
             encoders = {name: transfer.encoder(name) for name in modalities}
         else:
             encoders = {name: random_encoder(transfer.config, name, random_seed) for name in modalities}
-        self.encoders = nn.ModuleDict()
-        for name, encoder in encoders.items():
-            self.encoders[name] = copy.deepcopy(encoder).train().requires_grad_(True) if is_trained else encoder
+        self.encoders: nn.ModuleDict | dict[str, nn.Module] = {str(name): encoder for name, encoder in encoders.items()}
+        if is_trained:
+            copies = {name: copy.deepcopy(encoder) for name, encoder in encoders.items()}
+            self.encoders = nn.ModuleDict(
+                {name: encoder.train().requires_grad_(True) for name, encoder in copies.items()}
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
+        """What ``to`` calls."""
+        if isinstance(self.encoders, dict):
+            for encoder in self.encoders.values():
+                encoder._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, modality: Modality, packed: PackedTokens) -> Tensor:
         """Latents ``[B, V, D]`` of one modality's packed tokens."""

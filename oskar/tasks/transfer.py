@@ -4,15 +4,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from oskar.config import Config
-from oskar.errors import InputError
+from oskar.errors import AbsentError, InputError
 from oskar.modalities import Modality
 from oskar.model.encoder import TokenEncoder
 from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
-from oskar.train.checkpoint import encoder_sha256, load_encoder, load_module_strict
+from oskar.train.checkpoint import (
+    encoder_sha256,
+    latest_checkpoint,
+    load_checkpoint,
+    load_encoder,
+    load_module_strict,
+    under,
+)
 from oskar.train.pretrain import WORDS_FILE
 from oskar.train.sealed import MANIFEST
 
@@ -46,8 +54,7 @@ def load_transfer(run: Path) -> Transfer:
     tensors, files = load_encoder(folder)
     config = Config.from_json(files["config.json"], str(folder / "config.json"))
     module = MaskedPrediction(config)
-    target = module.fusion if module.momentum is None else module.momentum.encoders
-    load_module_strict(target, tensors, str(folder))
+    load_module_strict(target_encoders(module), tensors, str(folder))
     words = (
         load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
     )
@@ -63,6 +70,42 @@ def random_encoder(config: Config, modality: Modality, seed: int) -> TokenEncode
     if config.momentum.video is not None:
         return MomentumEncoders(online, config.momentum).encoder(modality).eval()
     return online.eval().requires_grad_(False)
+
+
+def load_predicting(run: Path, transfer: Transfer) -> tuple[MaskedPrediction, int]:
+    """The whole model of a run, predictor included, from its newest checkpoint, and the step of that.
+
+    Raises:
+        InputError: no checkpoint, as in an encoder folder alone, a damaged one, or one that the encoder is not of.
+    """
+    path = latest_checkpoint(run)
+    if path is None:
+        raise InputError(
+            f"{run} holds no checkpoint, and the predictor is in no other place",
+            fix="name the folder of a pretraining run, with its checkpoints",
+        )
+    tensors, state = load_checkpoint(path)
+    module = MaskedPrediction(transfer.config)
+    load_module_strict(module, under("module/", tensors), str(path))
+    saved, stored = (target_encoders(whole).state_dict() for whole in (module, transfer.module))
+    if any(not torch.equal(saved[name], stored[name]) for name in stored):
+        raise InputError(
+            f"{path}: its weights are not those of {run / 'encoder'}",
+            fix="finish the run with --resume, or copy it anew",
+        )
+    return module.eval().requires_grad_(False), int(state["step"])
+
+
+def random_predicting(config: Config, seed: int) -> MaskedPrediction:
+    """The control of ``load_predicting``: the model a run starts from, with the weights of ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MaskedPrediction(config).eval().requires_grad_(False)
+
+
+def target_encoders(module: MaskedPrediction) -> nn.Module:
+    """What ``RUN/encoder`` holds the weights of: the momentum encoders, or the fusion encoder where there are none."""
+    return module.fusion if module.momentum is None else module.momentum.encoders
 
 
 def what_is_read(config: Config, modality: Modality) -> Config:
@@ -89,7 +132,7 @@ def require_words(transfer: Transfer) -> Words:
             if "text" not in modalities
             else "with text but without captions"
         )
-        raise InputError(
+        raise AbsentError(
             f"the run was pretrained {reason}: it cannot read sentences",
             fix="pretrain with text among tokens.modalities, on data with captions",
         )
@@ -98,7 +141,7 @@ def require_words(transfer: Transfer) -> Words:
 
 def require_modality(config: Config, modality: Modality) -> None:
     if modality not in config.tokens.modalities:
-        raise InputError(
+        raise AbsentError(
             f"--modality {modality}: the run was pretrained on {', '.join(config.tokens.modalities)}",
             fix="choose one of these, or pretrain with the modality",
         )

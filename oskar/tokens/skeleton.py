@@ -36,17 +36,17 @@ class SkeletonTokens:
             joints_in_frame, boxes = in_person_frame(joints, squares), squares.expand_as(boxes)
         else:
             joints_in_frame = joints
-        self._boxes = _by_segment(boxes[:, :, :, None], tokens.segment_frames)
+        self._boxes = by_segment(boxes[:, :, :, None], tokens.segment_frames)
         x, y, confidence = joints.unbind(-1)
         is_inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
         is_there = is_inside & (confidence >= tokens.min_confidence) & (confidence > 0)
-        self._is_there = _by_segment((is_there & has_skeleton[:, None, None, None])[..., None], tokens.segment_frames)
-        self._values = _by_segment(joints_in_frame, tokens.segment_frames)
+        self._is_there = by_segment((is_there & has_skeleton[:, None, None, None])[..., None], tokens.segment_frames)
+        self._values = by_segment(joints_in_frame, tokens.segment_frames)
         self.is_valid = self._is_there.any(2).squeeze(2)
         side = tokens.resolution // tokens.patch_size
         row, column = (y * side).long().clamp(0, side - 1), (x * side).long().clamp(0, side - 1)
         step = torch.arange(n_frames, device=joints.device).div(tokens.tubelet_frames, rounding_mode="floor")
-        cells = _by_segment((step[:, None] * side * side + row * side + column)[..., None], tokens.segment_frames)
+        cells = by_segment((step[:, None] * side * side + row * side + column)[..., None], tokens.segment_frames)
         self.cells = torch.where(self._is_there, cells, -1).squeeze(-1)
 
     def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class SkeletonTokens:
         return boxes[:, boxes.shape[1] // 2]
 
 
-def _by_segment(values: Tensor, n_frames: int) -> Tensor:
+def by_segment(values: Tensor, n_frames: int) -> Tensor:
     """Values ``[B, S, T, J, C]`` of frames as those of tokens ``[B, S * segments * J, frames, C]``."""
     n_clips, n_people, _, n_joints, width = values.shape
     segments = values.reshape(n_clips, n_people, -1, n_frames, n_joints, width)

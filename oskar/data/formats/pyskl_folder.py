@@ -1,7 +1,7 @@
 """A PYSKL pickle as a folder of the library: packed joints, their index and the names of the classes."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oskar.data.formats.ntu_names import is_sample_name, parse_sample_name
 from oskar.data.formats.pyskl import PysklFile, PysklSample, PysklSplit
+from oskar.data.joint_arrays import Arrays
 from oskar.data.labels import CLASSES_FILE
 from oskar.data.rows import PACKED_FILE
 from oskar.errors import InputError
@@ -31,13 +32,13 @@ def write_pyskl_folder(file: PysklFile, folder: Path, *, train: str, test: str) 
         raise InputError(f"{folder}: holds an {_INDEX_FILE} already", fix="name a new folder")
     splits = {"train": file.select(train), "test": file.select(test)}
     rows = [(sample, split) for split, selected in splits.items() for sample in selected.samples]
-    _check(file, splits)
+    check_splits(file, splits)
     folder.mkdir(parents=True, exist_ok=True)
     offsets = np.cumsum([0, *(sample.keypoints.shape[1] for sample, _ in rows)])
-    _write_joints(folder / PACKED_FILE, [sample for sample, _ in rows], offsets)
-    is_ntu = all(is_sample_name(sample.name) for sample, _ in rows)
-    n_classes = max(sample.label_id for sample, _ in rows) + 1
-    names = [f"A{i + 1:03d}" if is_ntu else str(i) for i in range(n_classes)]
+    samples = [sample for sample, _ in rows]
+    np.savez(folder / PACKED_FILE, allow_pickle=False, **packed_arrays(samples, offsets))
+    names = class_names(samples)
+    is_ntu = all(is_sample_name(sample.name) for sample in samples)
     (folder / CLASSES_FILE).write_text("\n".join(names) + "\n", encoding="utf-8")
     with (folder / _INDEX_FILE).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -50,7 +51,8 @@ def write_pyskl_folder(file: PysklFile, folder: Path, *, train: str, test: str) 
     return splits
 
 
-def _check(file: PysklFile, splits: Mapping[str, PysklSplit]) -> None:
+def check_splits(file: PysklFile, splits: Mapping[str, PysklSplit]) -> None:
+    """Raise InputError where a split is empty, a sample is in both, or poses of two kinds are mixed."""
     for split, selected in splits.items():
         if not selected.samples:
             raise InputError(f"{file.source}: no sample of {split}", fix="fetch the file again")
@@ -62,7 +64,14 @@ def _check(file: PysklFile, splits: Mapping[str, PysklSplit]) -> None:
         raise InputError(f"{file.source}: holds poses of {' and '.join(sorted(kinds))}", fix="use one file for each")
 
 
-def _write_joints(path: Path, samples: list[PysklSample], offsets: NDArray[np.int64]) -> None:
+def class_names(samples: Sequence[PysklSample]) -> tuple[str, ...]:
+    """A001 and so on where all samples have names of NTU RGB+D, otherwise numbers."""
+    is_ntu = all(is_sample_name(sample.name) for sample in samples)
+    n_classes = max(sample.label_id for sample in samples) + 1
+    return tuple(f"A{i + 1:03d}" if is_ntu else str(i) for i in range(n_classes))
+
+
+def packed_arrays(samples: Sequence[PysklSample], offsets: NDArray[np.int64]) -> Arrays:
     """``joints`` ``[sum T, 2, J, C]`` and ``confidence`` ``[sum T, 2, J]``, as ``PackedSkeletons`` reads them."""
     example = samples[0]
     joints = np.zeros((offsets[-1], 2, *example.keypoints.shape[2:]), dtype=example.keypoints.dtype)
@@ -71,11 +80,10 @@ def _write_joints(path: Path, samples: list[PysklSample], offsets: NDArray[np.in
         positions, known = sample.joints()
         joints[start:end, : len(positions)] = np.nan_to_num(positions).swapaxes(0, 1)
         confidence[start:end, : len(known)] = known.swapaxes(0, 1)
-    np.savez(
-        path,
-        joints=joints,
-        confidence=confidence,
-        offsets=offsets,
-        layout=np.array(example.layout.name),
-        units=np.array("metres" if example.scores is None else "pixels"),
-    )
+    return {
+        "joints": joints,
+        "confidence": confidence,
+        "offsets": offsets,
+        "layout": np.array(example.layout.name),
+        "units": np.array("metres" if example.scores is None else "pixels"),
+    }
