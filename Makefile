@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 STAMP := $(VENV)/installed-$(or $(notdir $(CONSTRAINTS)),unconstrained)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-gpu lint types format bench hooks clean
+.PHONY: help env demo test test-slow test-gpu lint types format docs bench hooks clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -60,6 +60,9 @@ types: $(STAMP)  ## mypy, strict
 format: $(STAMP)  ## let ruff fix and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## build/site: the documentation, which opens from the disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## every benchmark, one after the other
 	set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
