@@ -196,7 +196,7 @@ def _finished(out: Path, task: NamedTask, checkpoint_sha256: str) -> dict[str, A
         return None
     try:
         summary: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        stored = summary["checkpoint_sha256"], summary["settings"]
+        stored = summary["checkpoint_sha256"], dict(summary["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a summary ({error!r})", fix="remove its folder") from error
     wanted = json.loads(json.dumps(dataclasses.asdict(task.settings)))
