@@ -18,6 +18,7 @@ from oskar.config import TrainConfig
 from oskar.data.stream import LoadedStep
 from oskar.errors import InputError, StoppedRunError
 from oskar.pretraining import MaskedPrediction
+from oskar.train import distributed
 from oskar.train.checkpoint import latest_checkpoint, load_checkpoint
 from oskar.train.distributed import Processes
 from oskar.train.loop import BatchStream, Trainer
@@ -164,6 +165,17 @@ def test_a_world_without_a_meeting_point_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(InputError, match=r"WORLD_SIZE = 'two' .* no number"):
         Processes.join(1, with_cuda=False)
+
+
+def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(distributed, "START_SECONDS", 0.5)
+
+    def work(rank: int) -> None:
+        if rank == 0:
+            with pytest.raises(StoppedRunError, match=r"rank 0 of 2: ranks \[1\] have not started"):
+                Processes.join(30, with_cuda=False)
+
+    assert together(2, tmp_path, work) == [0, 0], printed(tmp_path, 2)
 
 
 def test_only_pretraining_takes_several_processes(

@@ -25,6 +25,7 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 
 from oskar.errors import InputError, OskarError, StoppedRunError
 
+START_SECONDS = 900.0  # machines start at different times, and read Python from disks of different speed
 LOST_SECONDS = 5.0  # how long the others may take to say that they have met an error too
 _SIGNS_OF_A_LOST_PEER = ("gloo", "NCCL", "Connection", "Broken pipe", "store")
 
@@ -61,6 +62,7 @@ class Processes:
 
         Raises:
             InputError: the environment names a world but not how to find it.
+            StoppedRunError: some have not started in time.
         """
         n = n_processes()
         if n == 1:
@@ -71,8 +73,9 @@ class Processes:
                 f"WORLD_SIZE = {n}, but {', '.join(missing)} is not in the environment",
                 fix="start the processes with torchrun, or unset WORLD_SIZE",
             )
+        store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+        _wait_for_all(store, rank, n)
         timeout = timedelta(seconds=timeout_seconds)
-        store, rank, n = next(rendezvous("env://", timeout=timeout))
         # What is said here goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
         backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
@@ -263,6 +266,20 @@ class Processes:
         is_gone = heard["host"] == self.host and not _is_running(heard["pid"])
         state = "has died" if is_gone else "does not answer"
         return f"{name} {state}; it was last heard of {time.time() - heard['at']:.0f} s ago in phase: {heard['phase']}"
+
+
+def _wait_for_all(store: Store, rank: int, n: int) -> None:
+    """Wait until every process has come this far: the first collective itself waits only for a step's time."""
+    keys = [f"oskar/here/{other}" for other in range(n)]
+    store.set(keys[rank], "")
+    until = time.monotonic() + START_SECONDS
+    while missing := [other for other, key in enumerate(keys) if not store.check([key])]:
+        if time.monotonic() > until:
+            raise StoppedRunError(
+                f"rank {rank} of {n}: ranks {missing} have not started within {START_SECONDS:.0f} s",
+                fix="see their logs, and that every machine runs the same command",
+            )
+        time.sleep(0.05)
 
 
 def _is_running(pid: int) -> bool:
