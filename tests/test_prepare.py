@@ -463,6 +463,7 @@ def test_real_videos_with_real_joints(tmp_path: Path, oskar: CommandLine) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray warns of itself
 def test_ray_makes_the_same(videos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     prepare(videos, tmp_path / "local", workers=1)

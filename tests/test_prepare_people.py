@@ -195,6 +195,35 @@ def test_a_displacement_needs_two_frames_in_a_row() -> None:
     assert moved[1] == pytest.approx(0.0, abs=0.02)
 
 
+def test_the_displacement_is_a_mean_over_frames() -> None:
+    """On a square frame, sizes alike: ways of 0.1, 0, 0, 0 are less than 0.05 four times, and more than none."""
+    people = [person_at(0.5, 0.5, way=0.0, confidence=0.5, n_frames=5) for _ in range(3)]
+    people[0][1:, :, 0] += 0.1
+    people[1][..., 0] += 0.05 * (np.arange(5) % 2)[:, None]
+    scores = score_tracks(detections_of(*people, n_frames=5), np.tile([0, 1, 2], 5), (100, 100))
+    raw = np.array([[0.025, 1 - 0.08 / np.hypot(0.5, 0.5)], [0.05, 1 - 0.02 / np.hypot(0.5, 0.5)], [0.0, 1.0]])
+    by_hand = ((raw - raw.min(0)) / (raw.max(0) - raw.min(0))).sum(1) / 5
+    np.testing.assert_allclose(scores, by_hand, atol=1e-5)
+
+
+def test_people_without_a_box_have_one_around_their_known_joints() -> None:
+    """Padded by 5 % of its longer side, or 1 % of the frame where that is more: a single joint has a box too."""
+    found = detections_of(person_at(0.5, 0.5, way=0, confidence=0.5, n_frames=2, side=0.4), n_frames=2)
+    found.joints[0, 16] = (np.nan, np.nan, 0)
+    found.joints[1, 1:] = (np.nan, np.nan, 0)
+    high = 0.7 - 0.4 / 16
+    pad = 0.05 * (high - 0.3)
+    expected = [[0.3 - pad, 0.3 - pad, high + pad, high + pad], [0.29, 0.29, 0.31, 0.31]]
+    np.testing.assert_allclose(found.extents(), expected, atol=1e-6)
+
+
+def test_of_equal_people_the_one_seen_earlier_comes_first() -> None:
+    person = person_at(0.5, 0.5, way=0, confidence=0.5, n_frames=4)
+    found = detections_of(person, n_frames=4)
+    people = choose(found, np.array([8, 8, 3, 3]), 2, (100, 100))
+    assert np.isfinite(people.joints[:, :, 0, 0]).tolist() == [[True, True, False, False], [False, False, True, True]]
+
+
 def test_the_best_come_first_and_the_others_go() -> None:
     found, ids = scored((0.6, 0.8, 0.7))
     people = choose(found, ids, 2, (100, 100))

@@ -177,6 +177,13 @@ def test_frames_that_start_in_the_middle_need_to_be_told(tmp_path: Path) -> None
     assert read(tmp_path, told)[0].frame_idx.tolist() == [0, 1, 2]
 
 
+def test_only_the_very_number_of_frames_says_that_they_count_from_1(tmp_path: Path) -> None:
+    write_openpose(tmp_path, moving_person(1, n_frames=7), first=1)
+    with pytest.raises(InputError, match="the video has 6 frames") as raised:
+        read(tmp_path)
+    assert "frame 6" in str(raised.value)  # the first that is one too many, counted from 0
+
+
 def test_a_pyskl_sample_is_in_its_own_pixels(tmp_path: Path) -> None:
     item = flat_item("clip", 0, 2, N_FRAMES)
     from test_pyskl import load

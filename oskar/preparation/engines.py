@@ -73,7 +73,9 @@ def run_ray(plan: Plan, tasks: Sequence[VideoTask], workers: int) -> Iterator[Re
         ray.data.DataContext.get_current().enable_progress_bars = False
         numbers = ray.data.range(len(tasks), override_num_blocks=min(len(tasks), workers * _BLOCKS_A_WORKER))
         actor: Any = _RayTask
-        made = numbers.map(actor, fn_constructor_args=(plan, ray.put(tasks)), concurrency=workers)
+        made = numbers.map(
+            actor, fn_constructor_args=(plan, ray.put(tasks)), compute=ray.data.ActorPoolStrategy(size=workers)
+        )
         for row in made.iter_rows():
             yield _parsed(row["record"])
     finally:

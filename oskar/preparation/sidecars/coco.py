@@ -117,8 +117,7 @@ def _track_of(item: dict[str, Any], where: str) -> int | None:
 def _as_confidence(people: list[FoundPerson]) -> list[FoundPerson]:
     """COCO's visibility (0, 1, 2) as a confidence (0 or 1); files of confidences pass."""
     third: NDArray[np.float64] = np.concatenate([p.joints[:, 2] for p in people]) if people else np.zeros(0)
-    if not (np.isin(third, (0, 1, 2)).all() and (third == 2).any()):
-        return people
-    for person in people:
-        person.joints[:, 2] = person.joints[:, 2].clip(0, 1)
+    if np.isin(third, (0, 1, 2)).all():
+        for person in people:
+            person.joints[:, 2] = person.joints[:, 2].clip(0, 1)
     return people
