@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from oskar.cli.demo import demo
+from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
@@ -25,6 +26,7 @@ for verb in (
     recipes,
     pretrain,
     evaluate,
+    embed,
     report,
 ):
     app.command()(verb)
