@@ -45,10 +45,11 @@ class RunFacts:
 
     def to_json(self) -> str:
         """The records in one file, without the lists of single clips."""
-        evaluations = [
-            {key: value for key, value in entry.items() if not key.startswith("bad_")} for entry in self.evaluations
-        ]
-        values = {"summary": self.summary, "environment": self.environment, "evaluations": evaluations}
+        values = {
+            "summary": _without_clips(self.summary),
+            "environment": self.environment,
+            "evaluations": [_without_clips(entry) for entry in self.evaluations],
+        }
         return json.dumps(values, indent=2) + "\n"
 
 
@@ -150,6 +151,10 @@ def _cell(value: object) -> str:
 
 def _listed(names: object) -> str:
     return ", ".join(map(str, names)) if isinstance(names, list | tuple) and names else _NOT_STATED
+
+
+def _without_clips(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not key.startswith("bad_")}
 
 
 def _object(path: Path) -> dict[str, Any]:

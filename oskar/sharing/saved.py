@@ -73,7 +73,7 @@ def save_pretrained(pretrained: Pretrained, folder: Path, *, licence: str | None
         save_file(tensors, temporary / WEIGHTS_FILE, {"format": "pt"})
         saved = _Saved(
             encoder_sha256=pretrained.transfer.sha256,
-            weights_sha256=_sha256(temporary / WEIGHTS_FILE),
+            weights_sha256=sha256_of(temporary / WEIGHTS_FILE),
             licence=licence,
             config=json.loads(pretrained.config.to_json()),
         )
@@ -181,7 +181,7 @@ def _read(folder: Path) -> tuple[_Saved, dict[str, Tensor]]:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputError(f"{weights} is missing", fix=_FIX)
-    digest = _sha256(weights)
+    digest = sha256_of(weights)
     if digest != saved.weights_sha256:
         raise InputError(
             f"{weights} is truncated or changed: sha256 {digest[:16]}..., written as {saved.weights_sha256[:16]}...",
@@ -194,6 +194,6 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
