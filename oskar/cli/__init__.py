@@ -9,6 +9,7 @@ from rich.console import Console
 from oskar.cli.demo import demo
 from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
+from oskar.cli.export import export
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
@@ -27,6 +28,7 @@ for verb in (
     pretrain,
     evaluate,
     embed,
+    export,
     report,
 ):
     app.command()(verb)
