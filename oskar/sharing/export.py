@@ -140,8 +140,8 @@ def _difference(run: Run, reference: Run, config: Config, graph: Graph) -> float
         for found, wanted in zip(run(inputs), reference(inputs), strict=True):
             if found.shape != wanted.shape:
                 return float("inf")
-            scale = max(float(wanted.abs().max()), 1e-12)
-            error = float((found.double() - wanted.double()).abs().max()) / scale
+            exact = wanted.double()
+            error = float((found.double() - exact).abs().max()) / max(float(exact.abs().max()), 1e-12)
             largest = max(largest, error) if error == error else float("inf")
     return largest
 

@@ -32,7 +32,7 @@ from oskar.tasks.recognition import FrozenHeads
 from oskar.tasks.retrieval_head import find_head, load_retrieval_head
 from oskar.tasks.saved_head import CARD, HeadCard
 from oskar.tasks.task import Backbone
-from oskar.tokens import token_sources
+from oskar.tokens import TokenSource, token_sources
 from oskar.train.checkpoint import load_module_strict, under
 from oskar.train.sealed import read_sealed
 
@@ -85,26 +85,30 @@ def head_graphs(folder: Path, pretrained: Pretrained) -> tuple[Compared, ...]:
 def _encoder(
     config: Config, name: str, encoder: TokenEncoder, modalities: tuple[Modality, ...], routing: Routing
 ) -> Compared:
-    graph = Graph(name, EncoderGraph(config, encoder, modalities, routing), modalities, ("embedding", *TOKEN_OUTPUTS))
+    graph = Graph(name, EncoderGraph(config, encoder, modalities, routing), modalities, ("vector", *TOKEN_OUTPUTS))
 
     @torch.no_grad()
     def reference(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Only the tokens that exist can be compared, so the others are put to what the graph gives them."""
         packed = packed_inputs(config, graph, inputs)
+        is_valid = torch.cat([source.is_valid for source in sources_of(config, graph, inputs).values()], 1)
         latents = encoder(packed, routing)
-        _, tokens, is_valid = graph.module(*inputs)
+        _, tokens, _ = graph.module(*inputs)
         tokens[is_valid] = latents[packed.is_valid]
         return mean_latents(latents, packed.is_valid), tokens, is_valid
 
     return graph, reference
 
 
+def sources_of(config: Config, graph: Graph, inputs: tuple[Tensor, ...]) -> dict[Modality, TokenSource]:
+    none = torch.zeros(inputs[0].shape[0], dtype=torch.int64)
+    named: dict[str, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    return token_sources(ClipBatch(clip_ids=none, labels=none, **named), config.tokens)
+
+
 def packed_inputs(config: Config, graph: Graph, inputs: tuple[Tensor, ...]) -> PackedTokens:
     """The inputs of a graph as the model is given them: packed, without what is missing."""
-    none = torch.zeros(len(inputs[0]), dtype=torch.int64)
-    named: dict[str, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    sources = token_sources(ClipBatch(clip_ids=none, labels=none, **named), config.tokens)
-    return pack_everything(sources, modality_specs(config.tokens))[0]
+    return pack_everything(sources_of(config, graph, inputs), modality_specs(config.tokens))[0]
 
 
 def _retrieval(place: Path, pretrained: Pretrained) -> tuple[Compared, ...]:
@@ -115,9 +119,7 @@ def _retrieval(place: Path, pretrained: Pretrained) -> tuple[Compared, ...]:
     for name in names:
         encoder = head.module.backbone.encoder(name)
         whole = EncoderGraph(config, encoder, (name,), config.model.target_attention)
-        graph = Graph(
-            f"retrieval-{name}", ProjectedGraph(whole, head.module.projections[name]), (name,), ("embedding",)
-        )
+        graph = Graph(f"retrieval-{name}", ProjectedGraph(whole, head.module.projections[name]), (name,), ("vector",))
 
         @torch.no_grad()
         def reference(inputs: tuple[Tensor, ...], name: Modality = name, graph: Graph = graph) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from oskar.config import Config, Routing
 from oskar.masking.packing import ModalityTokens
-from oskar.modalities import MODALITIES, N_JOINTS, Modality, modality_specs
+from oskar.modalities import N_JOINTS, Modality, modality_specs
 from oskar.model.encoder import TokenEncoder
 from oskar.model.layers import allowed_pairs
 from oskar.tasks.finetuning import Recogniser, mean_over_people
@@ -34,7 +34,7 @@ class EncoderGraph(nn.Module):
     """One encoder on all tokens of some modalities.
 
     Inputs in the order of ``INPUTS``: ``frames`` uint8 ``[B, T, 3, H, W]``, ``joints`` ``[B, S, T, 17, 3]``, ``boxes``
-    ``[B, S, T, 4]``, ``word_ids`` int64 ``[B, n_words]`` with -1 after the end. Outputs: ``embedding [B, D]``, the mean
+    ``[B, S, T, 4]``, ``word_ids`` int64 ``[B, n_words]`` with -1 after the end. Outputs: ``vector [B, D]``, the mean
     of the tokens that exist, ``tokens [B, L, D]`` and ``is_valid [B, L]``.
     """
 
@@ -52,7 +52,7 @@ class EncoderGraph(nn.Module):
         """Latents ``[B, L, D]`` of all places and ``is_valid [B, L]``; where nothing is, they mean nothing."""
         parts, valid, segments = [], [], []
         for number, (name, source) in enumerate(self._sources(inputs).items()):
-            parts.append(self._embed(name, source, len(inputs[0])))
+            parts.append(self._embed(name, source, inputs[0].shape[0]))
             valid.append(source.is_valid)
             segments.append(torch.where(source.is_valid, number, -1))
         x, is_valid, segment = torch.cat(parts, 1), torch.cat(valid, 1), torch.cat(segments, 1)
@@ -65,7 +65,7 @@ class EncoderGraph(nn.Module):
 
     def _sources(self, inputs: tuple[Tensor, ...]) -> dict[Modality, TokenSource]:
         named = dict(zip((name for m in self.modalities for name in INPUTS[m]), inputs, strict=True))
-        has = torch.ones(len(inputs[0]), dtype=torch.bool, device=inputs[0].device)
+        has = torch.ones(inputs[0].shape[0], dtype=torch.bool, device=inputs[0].device)
         tokens = self.config.tokens
         sources: dict[Modality, TokenSource] = {}
         for name in self.modalities:
@@ -94,7 +94,7 @@ class EncoderGraph(nn.Module):
 
 
 class ProjectedGraph(nn.Module):
-    """A retrieval head: ``embedding [B, width]``, unit vectors of the space that clips and sentences share."""
+    """A retrieval head: ``vector [B, width]``, unit vectors of the space that clips and sentences share."""
 
     def __init__(self, encoder: EncoderGraph, projection: nn.Module) -> None:
         super().__init__()
