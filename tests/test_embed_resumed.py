@@ -18,6 +18,7 @@ from oskar.embedding.file import index_path, read_embeddings
 from oskar.embedding.partial import Partial, partial_path
 from oskar.embedding.windows import WindowConfig
 from oskar.errors import InputError, InterruptedRunError, StoppedRunError
+from oskar.masking.packing import PackedTokens
 
 CONFIG = EmbedConfig(workers=0, device="cpu", windows=WindowConfig(kind="sliding", seconds=0.2))
 
@@ -82,7 +83,7 @@ def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     call = encode.Encoder.__call__
 
-    def counted(self: encode.Encoder, packed: encode.PackedTokens) -> tuple[Tensor, Tensor | None]:
+    def counted(self: encode.Encoder, packed: PackedTokens) -> tuple[Tensor, Tensor | None]:
         sizes.append(len(packed.segments))
         return call(self, packed)
 
@@ -98,7 +99,7 @@ def test_killed_from_outside_with_a_worker(
     words = ("embed", run, data, "--out", out, "--windows", "sliding", "--window-seconds", "0.2", "--workers", "1")
     call = encode.Encoder.__call__
 
-    def slow(self: encode.Encoder, packed: encode.PackedTokens) -> tuple[Tensor, Tensor | None]:
+    def slow(self: encode.Encoder, packed: PackedTokens) -> tuple[Tensor, Tensor | None]:
         time.sleep(0.2)
         return call(self, packed)
 
@@ -131,7 +132,7 @@ def test_a_signal_lets_the_batch_finish(
     out = tmp_path / "e.parquet"
     call = encode.Encoder.__call__
 
-    def interrupted(self: encode.Encoder, packed: encode.PackedTokens) -> tuple[Tensor, Tensor | None]:
+    def interrupted(self: encode.Encoder, packed: PackedTokens) -> tuple[Tensor, Tensor | None]:
         os.kill(os.getpid(), number)
         return call(self, packed)
 

@@ -41,7 +41,7 @@ def folder(run: Path, tmp_path: Path) -> Path:
 
 
 def vectors(model: LoadedModel, data: Path) -> dict[str, torch.Tensor]:
-    found = {name: model.embed(data, name).vectors for name in ("video", "skeleton", "fused")}  # type: ignore[arg-type]
+    found = {name: model.embed(data, name).vectors for name in ("video", "skeleton", "fused")}
     return found | {"text": model.embed(list(CAPTIONS), "text").vectors}
 
 

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,16 +115,17 @@ def _export(graph: Graph, reference: Run, config: Config, folder: Path, to: Targ
         torch.export.save(program, path)
         run = _torch_runner(path)
     else:
-        torch.onnx.export(
-            program,
-            dynamo=True,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-            f=str(path),
-        )
+        with _quiet():
+            torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+                f=str(path),
+            )
         run = _onnx_runner(path, graph)
     difference = _difference(run, reference, config, graph)
     if not difference <= TOLERANCE:
@@ -130,6 +134,20 @@ def _export(graph: Graph, reference: Run, config: Config, folder: Path, to: Targ
             fix="report it with the versions of torch and onnx; use the run itself until then",
         )
     return Exported(file=path.name, inputs=graph.inputs, outputs=graph.outputs, difference=difference)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings of its own insides, such as that torchvision is not there."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _difference(run: Run, reference: Run, config: Config, graph: Graph) -> float:
