@@ -156,7 +156,7 @@ class Graph:
 
 
 def example_inputs(config: Config, graph: Graph, n_clips: int, seed: int) -> tuple[Tensor, ...]:
-    """Made clips: random pictures, people of whom some joints are missing, sentences of different length."""
+    """Made clips: noise, half of it blank in some, people of whom joints are missing, sentences of different length."""
     tokens, generator = config.tokens, torch.Generator().manual_seed(seed)
     people = (n_clips, tokens.n_people, tokens.n_frames)
     side = tokens.resolution
@@ -165,10 +165,10 @@ def example_inputs(config: Config, graph: Graph, n_clips: int, seed: int) -> tup
     size = torch.rand(*people, 2, generator=generator) / 2
     ids = torch.randint(0, tokens.vocabulary_size, (n_clips, tokens.n_words), generator=generator)
     length = torch.randint(1, tokens.n_words + 1, (n_clips, 1), generator=generator)
+    frames = torch.randint(0, 256, (n_clips, tokens.n_frames, 3, side, side), dtype=torch.uint8, generator=generator)
+    frames[::2, ..., : side // 2] = 90
     made = {
-        "frames": torch.randint(
-            0, 256, (n_clips, tokens.n_frames, 3, side, side), dtype=torch.uint8, generator=generator
-        ),
+        "frames": frames,
         "joints": joints,
         "boxes": torch.cat([corners, corners + size], -1),
         "word_ids": torch.where(torch.arange(tokens.n_words) < length, ids, -1),
