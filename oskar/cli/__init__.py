@@ -8,7 +8,9 @@ from rich.console import Console
 
 from oskar.cli.check import check
 from oskar.cli.demo import demo
+from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
+from oskar.cli.export import export
 from oskar.cli.prepare import prepare
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
@@ -38,6 +40,8 @@ for verb in (
     prepare,
     pretrain,
     evaluate,
+    embed,
+    export,
     report,
 ):
     app.command()(verb)

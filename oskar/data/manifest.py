@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from oskar.data.columns import Table, read_table, shown
-from oskar.data.folder import list_folder
+from oskar.data.folder import list_folder, list_videos
 from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
 from oskar.data.formats.ntu_names import NtuProtocol
 from oskar.data.joint_arrays import Arrays
@@ -20,7 +20,16 @@ from oskar.data.quarantine import read_quarantine
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import AbsentError, InputError
 
-__all__ = ["Manifest", "Row", "fingerprint", "read_manifest", "read_manifests", "read_ntu_folder", "select"]
+__all__ = [
+    "Manifest",
+    "Row",
+    "fingerprint",
+    "read_manifest",
+    "read_manifests",
+    "read_ntu_folder",
+    "read_videos",
+    "select",
+]
 
 INDEX_FILE = "index.csv"
 
@@ -109,6 +118,13 @@ def open_table(data: str | Path, faults: dict[str, InputError] | None = None) ->
     classes = read_classes(source)
     table = read_table(source / INDEX_FILE) if has_index else list_folder(source, classes, faults)
     return OpenTable(table=table, folder=source, classes=classes)
+
+
+def read_videos(folder: Path, videos: Sequence[Path]) -> Manifest:
+    """Some videos below a folder, with the files beside them, as ``read_manifest`` reads all of a plain folder."""
+    classes = read_classes(folder)
+    opened = OpenTable(table=list_videos(folder, videos, classes), folder=folder, classes=classes)
+    return _read_rows(opened, None, "error")
 
 
 def read_ntu_folder(

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from oskar.config import Config
 from oskar.errors import AbsentError, InputError
@@ -14,6 +13,7 @@ from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import (
+    CONFIG_FILE,
     encoder_sha256,
     latest_checkpoint,
     load_checkpoint,
@@ -21,7 +21,7 @@ from oskar.train.checkpoint import (
     load_module_strict,
     under,
 )
-from oskar.train.pretrain import WORDS_FILE
+from oskar.train.pretrain import WORDS_FILE, target_encoders
 from oskar.train.sealed import MANIFEST
 
 
@@ -52,13 +52,16 @@ def load_transfer(run: Path) -> Transfer:
             f"{run} holds no encoder", fix="name the folder of a pretraining run that has ended, or its encoder folder"
         )
     tensors, files = load_encoder(folder)
-    config = Config.from_json(files["config.json"], str(folder / "config.json"))
+    config = Config.from_json(files[CONFIG_FILE], str(folder / CONFIG_FILE))
     module = MaskedPrediction(config)
     load_module_strict(target_encoders(module), tensors, str(folder))
-    words = (
-        load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
-    )
-    return Transfer(config, words, encoder_sha256(folder), module)
+    return Transfer(config, words_beside(folder, config), encoder_sha256(folder), module)
+
+
+def words_beside(folder: Path, config: Config) -> Words | None:
+    """The words in a folder of weights, None where the run had no captions."""
+    path = folder / WORDS_FILE
+    return load_words(path, vocabulary_size=config.tokens.vocabulary_size) if path.is_file() else None
 
 
 def random_encoder(config: Config, modality: Modality, seed: int) -> TokenEncoder:
@@ -101,11 +104,6 @@ def random_predicting(config: Config, seed: int) -> MaskedPrediction:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MaskedPrediction(config).eval().requires_grad_(False)
-
-
-def target_encoders(module: MaskedPrediction) -> nn.Module:
-    """What ``RUN/encoder`` holds the weights of: the momentum encoders, or the fusion encoder where there are none."""
-    return module.fusion if module.momentum is None else module.momentum.encoders
 
 
 def what_is_read(config: Config, modality: Modality) -> Config:

@@ -23,16 +23,23 @@ from oskar.train.sealed import (
 
 N_KEPT = 2
 _STATE = "state.json"
-_CONFIG = "config.json"
+CONFIG_FILE = "config.json"
 _STEP_NAME = re.compile(r"step-(\d{8,})")
 _ROWS_SHOWN = 10
 
 
-def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> Path:
     """Write ``run/checkpoints/step-XXXXXXXX`` atomically, then drop all but the newest two.
 
-    ``state`` is plain JSON with finite numbers and gets the key "step". A checkpoint of the same
-    step is replaced. Only one process may save into a run.
+    ``state`` is plain JSON with finite numbers and gets the key "step". ``files`` maps the names of further files to
+    their contents, such as the configuration that the weights need. A checkpoint of the same step is replaced. Only
+    one process may save into a run.
 
     Raises:
         StoppedRunError: it could not be written; names the bytes needed and free, and earlier
@@ -43,7 +50,7 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
     text = json.dumps({**state, "step": step}, indent=2, allow_nan=False) + "\n"
     try:
         remove_stale(folder)  # before anything is written: it may be what fills the disk
-        write_sealed(path, "checkpoint", tensors, {_STATE: text})
+        write_sealed(path, "checkpoint", tensors, {_STATE: text, **(files or {})})
         for old in _checkpoints(run)[:-N_KEPT]:
             remove_folder(old)
     except OSError as error:  # write_sealed names its own
@@ -65,12 +72,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: missing, truncated, damaged, foreign, or a pickle; names the file and the fix.
     """
-    tensors, texts = read_sealed(path, "checkpoint", fix=_fallback(path))
+    tensors, texts = read_checkpoint(path)
     try:
         state = json.loads(texts[_STATE])
     except (KeyError, ValueError) as error:
         raise InputError(f"{path / _STATE} is not a checkpoint's state ({error!r})", fix=_fallback(path)) from error
     return tensors, state
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and the texts by file name of a checkpoint, checked as ``load_checkpoint`` does."""
+    return read_sealed(path, "checkpoint", fix=_fallback(path))
 
 
 def save_encoder(
@@ -83,7 +95,7 @@ def save_encoder(
     Raises:
         StoppedRunError: it could not be written; an older encoder is intact.
     """
-    write_sealed(folder, "encoder", tensors, {_CONFIG: config_json, **(files or {})})
+    write_sealed(folder, "encoder", tensors, {CONFIG_FILE: config_json, **(files or {})})
 
 
 def load_encoder(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -175,6 +187,15 @@ def load_module_strict(module: nn.Module, tensors: Mapping[str, Tensor], source:
         InputError: with the first keys that are missing, unexpected or of another shape or type.
     """
     wanted = module.state_dict()
+    require_fit(wanted, tensors, type(module).__name__, source)
+    module.load_state_dict({key: shard_like(tensor, wanted[key]) for key, tensor in tensors.items()})
+
+
+def require_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str, source: str) -> None:
+    """Raise InputError with the first keys that are missing, unexpected or of another shape or type, if there are any.
+
+    ``what`` names whose weights ``wanted`` are.
+    """
     problems: list[str] = []
     for title, keys in (
         ("missing", [k for k in wanted if k not in tensors]),
@@ -185,8 +206,7 @@ def load_module_strict(module: nn.Module, tensors: Mapping[str, Tensor], source:
             rows = (f"  {k}: found {_shape(tensors.get(k))}, wanted {_shape(wanted.get(k))}" for k in keys)
             problems += [f"{len(keys)} {title}:", *_first(rows, len(keys))]
     if problems:
-        raise _does_not_fit(source, type(module).__name__, problems)
-    module.load_state_dict({key: shard_like(tensor, wanted[key]) for key, tensor in tensors.items()})
+        raise _does_not_fit(source, what, problems)
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from oskar.masking.packing import Batch, build_batch, idle_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
-from oskar.train.checkpoint import save_encoder
+from oskar.train.checkpoint import CONFIG_FILE, save_encoder
 from oskar.train.device import choose_device, cpu_threads
 from oskar.train.distributed import Processes
 from oskar.train.health import Verdict, judge, observe
@@ -56,7 +56,7 @@ def _pretrain(
         prepare_run_folder(out, resume)
     processes.enter("opening the data")
     if resume:
-        config = _same_run(config, Config.load(out / "config.json"), out)
+        config = _same_run(config, Config.load(out / CONFIG_FILE), out)
     words_path = out / WORDS_FILE
     has_words = resume and words_path.exists()  # without resume they are left from a start that was cut short
     words = load_words(words_path, vocabulary_size=config.tokens.vocabulary_size) if has_words else None
@@ -85,11 +85,12 @@ def _pretrain(
         observe=partial(observe, module),
         processes=processes,
         idle=idle_batch(config).to(device),
+        files={CONFIG_FILE: config.to_json()} | _words_file(opened.words),
     )
     trainer.resume()
     done = trainer.fit()
     processes.enter("writing the results")
-    encoder = whole(_transferred(module).state_dict(), is_kept=processes.is_first)
+    encoder = whole(target_encoders(module).state_dict(), is_kept=processes.is_first)
     summary: dict[str, Any] = {}
     if processes.is_first:
         _write_encoder(encoder, config, opened.words, out / "encoder")
@@ -100,16 +101,20 @@ def _pretrain(
 
 def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
     """Write ``encoder/``: the weights transfer uses, the configuration, and the words of captions."""
-    _write_encoder(_transferred(module).state_dict(), config, words, folder)
+    _write_encoder(target_encoders(module).state_dict(), config, words, folder)
 
 
-def _transferred(module: MaskedPrediction) -> nn.Module:
+def target_encoders(module: MaskedPrediction) -> nn.Module:
+    """What ``RUN/encoder`` holds the weights of: the momentum encoders, or the fusion encoder where there are none."""
     return module.fusion if module.momentum is None else module.momentum.encoders
 
 
 def _write_encoder(tensors: Mapping[str, Tensor], config: Config, words: Words | None, folder: Path) -> None:
-    files = {} if words is None else {WORDS_FILE: words.to_json()}
-    save_encoder(folder, tensors, config.to_json(), files)
+    save_encoder(folder, tensors, config.to_json(), _words_file(words))
+
+
+def _words_file(words: Words | None) -> dict[str, str]:
+    return {} if words is None else {WORDS_FILE: words.to_json()}
 
 
 def _check_batch(config: Config, n_processes: int) -> None:
@@ -197,7 +202,7 @@ def _write_start(
         opened.words.save(out / WORDS_FILE)
     data = {"names": list(opened.names), "sha256": opened.sha256}
     write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data, "processes": n_processes})
-    write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
+    write_text_atomic(out / CONFIG_FILE, config.to_json())  # last: it marks the folder as a run
 
 
 def _summary(config: Config, opened: OpenedData, done: Progressed, verdict: Verdict) -> dict[str, Any]:
