@@ -8,9 +8,12 @@ from rich.console import Console
 
 from oskar.cli.demo import demo
 from oskar.cli.evaluate import evaluate
+from oskar.cli.index import index
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
+from oskar.cli.search import search
+from oskar.cli.serve import serve
 from oskar.errors import OskarError
 
 app = typer.Typer(
@@ -25,6 +28,9 @@ for verb in (
     recipes,
     pretrain,
     evaluate,
+    index,
+    search,
+    serve,
     report,
 ):
     app.command()(verb)

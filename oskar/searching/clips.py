@@ -74,7 +74,9 @@ class Clips:
         for start in range(0, len(row_idx), 500):
             some = [int(i) for i in row_idx[start : start + 500]]
             query = f"SELECT * FROM clips WHERE row IN ({', '.join('?' * len(some))})"
-            found |= {values[0]: dict(zip(("row", *self.columns), values, strict=True)) for values in self._all(query, some)}
+            found |= {
+                values[0]: dict(zip(("row", *self.columns), values, strict=True)) for values in self._all(query, some)
+            }
         return [found[int(i)] for i in row_idx]
 
     def allowed(self, filters: Filters) -> list[int]:
@@ -115,7 +117,9 @@ class Clips:
         """The different values of a column, the most frequent first."""
         self.require_column(column)
         name = _quoted(column)
-        query = f"SELECT {name} FROM clips WHERE {name} IS NOT NULL GROUP BY {name} ORDER BY count(*) DESC, {name} LIMIT ?"
+        query = (
+            f"SELECT {name} FROM clips WHERE {name} IS NOT NULL GROUP BY {name} ORDER BY count(*) DESC, {name} LIMIT ?"
+        )
         return [str(value) for (value,) in self._all(query, [most])]
 
     def rows_of_clip(self, clip_id: str) -> list[int]:
@@ -138,13 +142,8 @@ class Clips:
             raise InputError(f"{self._path}: cannot {what} ({error})", fix=_FIX_INDEX) from error
 
 
-def flat(values: Values) -> Values:
-    """The fixed columns of a row of embeddings and its metadata as one level; a name twice keeps the fixed one."""
-    return {**{name: str(value) for name, value in values.get("metadata", {}).items()}, **{k: values.get(k) for k in COLUMNS}}
-
-
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-__all__ = ["COLUMNS", "Clips", "Filters", "Values", "flat", "write_clips"]
+__all__ = ["COLUMNS", "Clips", "Filters", "Values", "write_clips"]

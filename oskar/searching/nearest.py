@@ -55,6 +55,7 @@ class Found:
 
     row_idx: Tensor
     similarity: Tensor
+    is_approximate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -86,9 +87,10 @@ def nearest(
     or they hold fewer than ``n_top`` allowed rows.
     """
     n_rows = len(queries[0].space.vectors)
-    row_idx = allowed_idx
+    near = None
     if not is_exact and all(q.space.lists is not None for q in queries):
-        row_idx = _near(queries, n_top, allowed_idx, n_rows)
+        near = _near(queries, n_top, allowed_idx, n_rows)
+    row_idx = allowed_idx if near is None else near
     scores = torch.zeros(n_rows if row_idx is None else len(row_idx))
     is_present = torch.zeros(len(scores), dtype=torch.bool)
     for query in queries:
@@ -96,19 +98,20 @@ def nearest(
         scores += (space.vectors if row_idx is None else space.vectors[row_idx]) @ query.vector
         is_present |= space.is_present if row_idx is None else space.is_present[row_idx]
     scores.masked_fill_(~is_present, -torch.inf)
-    return _top(scores, row_idx, n_top)
+    found = _top(scores, row_idx, n_top)
+    return Found(found.row_idx, found.similarity, is_approximate=near is not None)
 
 
 def _near(queries: Sequence[SpaceQuery], n_top: int, allowed_idx: Tensor | None, n_rows: int) -> Tensor | None:
-    """Candidates of all queried spaces, or ``allowed_idx`` where these are few or hold most of what is near."""
+    """Candidates of all queried spaces; None where few rows are allowed or too few of them are near."""
     if allowed_idx is not None and len(allowed_idx) <= APPROXIMATE_ABOVE:
-        return allowed_idx
-    found = torch.cat([q.space.lists.candidates(q.vector) for q in queries if q.space.lists is not None]).unique()
-    if allowed_idx is not None:
-        is_allowed = torch.zeros(n_rows, dtype=torch.bool)
-        is_allowed[allowed_idx] = True
-        found = found[is_allowed[found]]
-    return found if len(found) >= n_top else allowed_idx
+        return None
+    is_near = torch.zeros(n_rows, dtype=torch.bool)
+    for query in queries:
+        if query.space.lists is not None:
+            is_near[query.space.lists.candidates(query.vector)] = True
+    found = is_near.nonzero()[:, 0] if allowed_idx is None else allowed_idx[is_near[allowed_idx]]
+    return found if len(found) >= n_top else None
 
 
 def _top(scores: Tensor, row_idx: Tensor | None, n_top: int) -> Found:
