@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from oskar.cli.demo import demo
+from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
 from oskar.cli.index import index
 from oskar.cli.pretrain import pretrain
@@ -28,6 +29,7 @@ for verb in (
     recipes,
     pretrain,
     evaluate,
+    embed,
     index,
     search,
     serve,

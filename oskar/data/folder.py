@@ -18,6 +18,7 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 # fmt: on
+IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".webp"))
 SIDECAR_KEYS = ("caption", "label", "split", "subject")
 _COLUMNS = ("clip_id", "path", "joints_path", *SIDECAR_KEYS)
 
@@ -35,6 +36,15 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
         InputError: no video, a linked folder, a sidecar of two videos, a sidecar that is not what it should be.
     """
     videos = [path for path in find_files(folder) if path.suffix.lower() in VIDEO_SUFFIXES]
+    if not videos:
+        listed = sorted(path.name for path in folder.glob("*.csv"))
+        fix = f"name a manifest: {', '.join(listed[:5])}" if listed else "add an index.csv, or name a folder of videos"
+        raise InputError(f"{folder}: holds no index.csv and no video ({' '.join(sorted(VIDEO_SUFFIXES))})", fix=fix)
+    return list_videos(folder, videos, classes)
+
+
+def list_videos(folder: Path, videos: Sequence[Path], classes: Sequence[str]) -> Table:
+    """One row for each of some videos below ``folder``, as ``list_folder`` has them."""
     uses = Counter(video.with_suffix("") for video in videos)
     rows: list[Cells] = []
     for video in videos:
@@ -44,10 +54,6 @@ def list_folder(folder: Path, classes: Sequence[str]) -> Table:
         clip_id = (path.with_suffix("") if is_alone else path).as_posix()
         values = {"clip_id": clip_id, "path": path.as_posix(), **_read_sidecars(folder, video, classes, is_alone)}
         rows.append(Cells(where=str(video), values=values))
-    if not rows:
-        listed = sorted(path.name for path in folder.glob("*.csv"))
-        fix = f"name a manifest: {', '.join(listed[:5])}" if listed else "add an index.csv, or name a folder of videos"
-        raise InputError(f"{folder}: holds no index.csv and no video ({' '.join(sorted(VIDEO_SUFFIXES))})", fix=fix)
     return Table(source=folder, columns=_COLUMNS, rows=tuple(rows))
 
 

@@ -11,12 +11,14 @@ from oskar.clip import Clip, collate_clips
 from oskar.config import Config
 from oskar.data.cropping import Crop, crop_frames, crop_people, sample_crop, side_crop
 from oskar.data.decoding import probe, read_frames
+from oskar.data.folder import IMAGE_SUFFIXES
 from oskar.data.frame_cache import FrameCache
 from oskar.data.frame_choice import evaluation_frames, n_uniforms, training_frames
 from oskar.data.manifest import Manifest
-from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw
+from oskar.data.reader import ClipLength, Draw, EvaluationWindow, ReadClips, Span, TrainingDraw
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
+from oskar.data.windows import evenly
 from oskar.errors import InputError
 from oskar.modalities import Modality
 from oskar.randomness import clip_keys, hash_id, uniform
@@ -91,31 +93,67 @@ class FolderReader:
 
     def read_one(self, row: Row, draw: Draw) -> Clip:
         """One clip; raises InputError where a file of it cannot be read."""
-        modalities = self.modalities_of(row)
-        sequence = self._sequence(row) if "skeleton" in modalities else None
-        video = row.video_path if "video" in modalities else None
-        frames, frame_size, idx = None, None, None
+        sequence, video = self._sequence(row), self._video(row)
+        frames, idx = None, None
         if video is not None:
             frames, idx = self._frames(row, video, sequence, draw)
-            frame_size = (frames.shape[2], frames.shape[3])
         elif sequence is not None:
             idx = self._window(sequence.n_frames, row, draw)
+        return self._clip(row, sequence, frames, idx, draw)
+
+    def length(self, index: int) -> ClipLength:
+        """How long a clip is in the modalities that are read; raises InputError where a file cannot be read."""
+        row = self.rows[index]
+        sequence, video = self._sequence(row), self._video(row)
+        if video is None:
+            return ClipLength(0 if sequence is None else sequence.n_frames, row.fps)
+        info = probe(video)
+        n_frames = info.n_frames if sequence is None else _common_length(row, info.n_frames, sequence.n_frames)
+        return ClipLength(n_frames, None if video.suffix.lower() in IMAGE_SUFFIXES else info.fps)
+
+    def read_spans(self, index: int, spans: Sequence[Span]) -> list[Clip]:
+        """The clip once for each span, shown by frames evenly over it; the file is opened once, and nothing is kept.
+
+        Raises:
+            InputError: a file cannot be read, or a span goes beyond it.
+        """
+        row, n_frames, draw = self.rows[index], self._config.tokens.n_frames, EvaluationWindow()
+        sequence, video = self._sequence(row), self._video(row)
+        if sequence is None and video is None:
+            return [self._clip(row, None, None, None, draw) for _ in spans]
+        shown = [evenly(span.first, span.end - span.first, n_frames) for span in spans]
+        if video is None:
+            return [self._clip(row, sequence, None, idx, draw) for idx in shown]
+        wanted = sorted({i for idx in shown for i in idx})
+        frames = read_frames(video, wanted, short_side=self._short_side)
+        place = {i: k for k, i in enumerate(wanted)}
+        return [self._clip(row, sequence, frames[[place[i] for i in idx]], idx, draw) for idx in shown]
+
+    def _clip(
+        self, row: Row, sequence: SkeletonSequence | None, frames: Tensor | None, idx: list[int] | None, draw: Draw
+    ) -> Clip:
+        """Frames ``idx`` of a clip, cropped, with its joints in them and its words."""
         joints = boxes = None
         if sequence is not None and idx is not None:
-            joints, boxes = self._people(sequence, idx, row, draw, is_virtual=video is None)
-        if frames is not None and frame_size is not None:
-            crop = self._crop(frame_size, row, draw)
+            joints, boxes = self._people(sequence, idx, row, draw, is_virtual=frames is None)
+        if frames is not None:
+            crop = self._crop((frames.shape[2], frames.shape[3]), row, draw)
             frames = crop_frames(frames, crop, self._config.tokens.resolution)
             if joints is not None and boxes is not None:
                 joints, boxes = crop_people(joints, boxes, crop)
-        caption = self.caption(row) if "text" in modalities else None
+        caption = self.caption(row) if "text" in self.modalities_of(row) else None
         word_ids = None
         if caption is not None and self._words is not None:
             word_ids = self._words.encode(caption, self._config.tokens.n_words)
         label = -1 if row.label_id is None else row.label_id
         return Clip(clip_id=row.clip_id, frames=frames, joints=joints, boxes=boxes, word_ids=word_ids, label=label)
 
+    def _video(self, row: Row) -> Path | None:
+        return row.video_path if "video" in self.modalities_of(row) else None
+
     def _sequence(self, row: Row) -> SkeletonSequence | None:
+        if "skeleton" not in self.modalities_of(row):
+            return None
         frame_size = (row.width, row.height) if row.width and row.height else None
         if row.packed_rows is not None:
             return self._packed.sequence(*row.packed_rows, frame_size)

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Literal
 
 from oskar.data.columns import Table, read_table, shown
-from oskar.data.folder import list_folder
+from oskar.data.folder import list_folder, list_videos
 from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
 from oskar.data.formats.ntu_names import NtuProtocol
 from oskar.data.labels import find_class, order_classes, read_classes
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import InputError
 
-__all__ = ["Manifest", "Row", "fingerprint", "read_manifest", "read_manifests", "read_ntu_folder", "select"]
+__all__ = [
+    "Manifest",
+    "Row",
+    "fingerprint",
+    "read_manifest",
+    "read_manifests",
+    "read_ntu_folder",
+    "read_videos",
+    "select",
+]
 
 INDEX_FILE = "index.csv"
 
@@ -73,6 +82,12 @@ def read_manifest(
     else:
         raise InputError(f"data {source}: does not exist", fix="name a folder, a .csv manifest or people")
     return _read_rows(table, folder, read_classes(folder), split_column, missing)
+
+
+def read_videos(folder: Path, videos: Sequence[Path]) -> Manifest:
+    """Some videos below a folder, with the files beside them, as ``read_manifest`` reads all of a plain folder."""
+    table = list_videos(folder, videos, read_classes(folder))
+    return _read_rows(table, folder, read_classes(folder), None, "error")
 
 
 def read_ntu_folder(

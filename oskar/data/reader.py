@@ -40,6 +40,22 @@ Draw = TrainingDraw | EvaluationWindow
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The frames ``first`` to ``end`` - 1 of a clip."""
+
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipLength:
+    """How long a clip is: 0 frames where it is text alone, ``fps`` None where no rate is known."""
+
+    n_frames: int
+    fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ReadClips:
     """The clips that could be read and the others: (clip id, reason)."""
 

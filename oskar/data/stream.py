@@ -75,7 +75,7 @@ class StepStream:
             batch_size=None,
             sampler=range(first_step, len(self._dataset)),
             num_workers=self._workers,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's own state
             prefetch_factor=4 if self._workers else None,
         )
@@ -106,7 +106,7 @@ class MemoryStream:
             yield LoadedStep([self._build(chosen, step)])
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach the whole group; the parent finishes its step and ends the workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -24,7 +24,7 @@ def window_indices(n_available: int, *, n_frames: int, config: ClipConfig, u_sta
     if config.temporal == "span":
         low, high = config.span_share
         length = _span_length(n_available, low + u_share * (high - low))
-        return _spread(draw_below(u_start, n_available - length + 1), length, n_frames)
+        return evenly(draw_below(u_start, n_available - length + 1), length, n_frames)
     window = n_frames * config.stride_frames
     if n_available < window:
         return _short_sequence(n_available, n_frames, config.stride_frames)
@@ -46,7 +46,7 @@ def evaluation_windows(n_available: int, *, n_frames: int, config: ClipConfig, n
         raise InputError(f"n_clips = {n_clips}", fix="ask for one clip or more")
     if config.temporal == "span":
         length = n_available if n_clips == 1 else _span_length(n_available, sum(config.span_share) / 2)
-        return [_spread(start, length, n_frames) for start in even_starts(n_available - length, n_clips)]
+        return [evenly(start, length, n_frames) for start in even_starts(n_available - length, n_clips)]
     window = n_frames * config.stride_frames
     if n_available < window:
         return [_short_sequence(n_available, n_frames, config.stride_frames)] * n_clips
@@ -89,7 +89,7 @@ def even_starts(last_start: int, n_clips: int) -> list[int]:
     return [i * last_start // (n_clips - 1) for i in range(n_clips)]
 
 
-def _spread(start: int, length: int, n_frames: int) -> list[int]:
+def evenly(start: int, length: int, n_frames: int) -> list[int]:
     """``n_frames`` numbers evenly over ``length`` frames, ends included, each the nearest frame (half up)."""
     if n_frames == 1:
         return [start + (length - 1) // 2]

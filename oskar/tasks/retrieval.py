@@ -25,6 +25,8 @@ from oskar.tasks.pairs import (
 )
 from oskar.tasks.ranked import Queries, flat, rank, rank_by_dual_softmax, write_predictions
 from oskar.tasks.retrieval_data import CaptionedSide, RetrievalConfig, open_sides
+from oskar.tasks.retrieval_head import RetrievalCard, save_retrieval_head
+from oskar.tasks.saved_head import HEADS_FOLDER
 from oskar.tasks.task import Backbone, Evaluation, Protocol, fit
 from oskar.tasks.transfer import Transfer, load_transfer
 from oskar.train.device import choose_device
@@ -80,6 +82,20 @@ class _Job:
         torch.manual_seed(self.config.seed)
         return DualEncoder(backbone, self.modality, self.config.width)
 
+    def save_head(self, name: str, module: DualEncoder) -> None:
+        card = RetrievalCard(
+            modality=self.modality,
+            protocol=self.protocol,
+            width=self.config.width,
+            max_words=self.config.max_words,
+            data=self.train.clips.names,
+            data_sha256=self.train.clips.sha256,
+            checkpoint_sha256=self.transfer.sha256,
+            seed=self.config.seed,
+            settings=asdict(self.config),
+        )
+        save_retrieval_head(self.out, name, module, card)
+
 
 def evaluate_retrieval(
     run: Path, data: list[str], modality: Modality, out: Path, config: RetrievalConfig, protocol: Protocol
@@ -134,7 +150,8 @@ def _frozen(job: _Job) -> dict[str, _Scored]:
         stream = MemoryStream(
             len(pairs), pairs.batch, n_steps=config.steps, batch_size=config.batch_size, seed=config.seed
         )
-        fit(module, stream, job.config, job.out / "heads" / name, precision=float32, device=job.device)
+        fit(module, stream, job.config, job.out / HEADS_FOLDER / name, precision=float32, device=job.device)
+        job.save_head(name, module)
         means = ClipMeans((test_clips.by_encoder[i],), test_clips.is_read, test_clips.bad)
         scored[name] = _score(job, module, means, test_texts[i], dict(train_clips.bad))
     return scored
@@ -158,9 +175,10 @@ def _fine_tuned(job: _Job) -> dict[str, _Scored]:
         )
         stream = StepStream(dataset, job.config.workers)
         done = fit(
-            module, stream, job.config, job.out / "heads" / name,
+            module, stream, job.config, job.out / HEADS_FOLDER / name,
             precision=job.precision, device=job.device, bad_budget=len(reader),
         )  # fmt: skip
+        job.save_head(name, module)
         module.eval()
         (texts,) = job.text_means([module.backbone], job.test)
         scored[name] = _score(job, module, job.clip_means([module.backbone], job.test), texts, done.bad)

@@ -15,7 +15,7 @@ from oskar.tasks.labelled import LabelledData, labels_of
 from oskar.train.sealed import read_sealed, write_sealed
 
 HEADS_FOLDER = "heads"
-_CARD = "head.json"
+CARD = "head.json"
 _FIX = "evaluate on the head's own data, or let a new head learn: leave out head="
 _SHOWN = 5
 
@@ -58,7 +58,7 @@ def card_of(
 def save_head(evaluation: Path, name: str, tensors: Mapping[str, Tensor], card: HeadCard) -> None:
     """Write ``EVALUATION/heads/NAME/head``: safetensors, and the card as JSON."""
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n"
-    write_sealed(_place(evaluation, name), "head", tensors, {_CARD: text})
+    write_sealed(_place(evaluation, name), "head", tensors, {CARD: text})
 
 
 def load_head(evaluation: Path, name: str, data: LabelledData, protocol: str) -> tuple[dict[str, Tensor], HeadCard]:
@@ -71,10 +71,10 @@ def load_head(evaluation: Path, name: str, data: LabelledData, protocol: str) ->
     folder = _place(evaluation, name)
     tensors, texts = read_sealed(folder, "head", fix="name the folder of an evaluation by head=")
     try:
-        values = json.loads(texts[_CARD])
+        values = json.loads(texts[CARD])
     except (KeyError, ValueError) as error:
-        raise InputError(f"{folder / _CARD} is not a head's card ({error!r})", fix="let a head learn anew") from error
-    card = validate(HeadCard, values, str(folder / _CARD))
+        raise InputError(f"{folder / CARD} is not a head's card ({error!r})", fix="let a head learn anew") from error
+    card = validate(HeadCard, values, str(folder / CARD))
     _require_same(card, data, protocol, str(folder))
     return tensors, card
 

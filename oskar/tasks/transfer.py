@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from oskar.config import Config
 from oskar.errors import InputError
@@ -12,7 +13,7 @@ from oskar.model.encoder import TokenEncoder
 from oskar.model.momentum import MomentumEncoders
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
-from oskar.train.checkpoint import encoder_sha256, load_encoder, load_module_strict
+from oskar.train.checkpoint import CONFIG_FILE, encoder_sha256, load_encoder, load_module_strict
 from oskar.train.pretrain import WORDS_FILE
 from oskar.train.sealed import MANIFEST
 
@@ -44,14 +45,21 @@ def load_transfer(run: Path) -> Transfer:
             f"{run} holds no encoder", fix="name the folder of a pretraining run that has ended, or its encoder folder"
         )
     tensors, files = load_encoder(folder)
-    config = Config.from_json(files["config.json"], str(folder / "config.json"))
+    config = Config.from_json(files[CONFIG_FILE], str(folder / CONFIG_FILE))
     module = MaskedPrediction(config)
-    target = module.fusion if module.momentum is None else module.momentum.encoders
-    load_module_strict(target, tensors, str(folder))
-    words = (
-        load_words(folder / WORDS_FILE, vocabulary_size=config.tokens.vocabulary_size) if WORDS_FILE in files else None
-    )
-    return Transfer(config, words, encoder_sha256(folder), module)
+    load_module_strict(target_encoders(module), tensors, str(folder))
+    return Transfer(config, words_beside(folder, config), encoder_sha256(folder), module)
+
+
+def target_encoders(module: MaskedPrediction) -> nn.Module:
+    """What ``RUN/encoder`` holds the weights of: the momentum encoders, or the fusion encoder where there are none."""
+    return module.fusion if module.momentum is None else module.momentum.encoders
+
+
+def words_beside(folder: Path, config: Config) -> Words | None:
+    """The words in a folder of weights, None where the run had no captions."""
+    path = folder / WORDS_FILE
+    return load_words(path, vocabulary_size=config.tokens.vocabulary_size) if path.is_file() else None
 
 
 def random_encoder(config: Config, modality: Modality, seed: int) -> TokenEncoder:

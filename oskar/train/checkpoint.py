@@ -22,16 +22,23 @@ from oskar.train.sealed import (
 
 N_KEPT = 2
 _STATE = "state.json"
-_CONFIG = "config.json"
+CONFIG_FILE = "config.json"
 _STEP_NAME = re.compile(r"step-(\d{8,})")
 _ROWS_SHOWN = 10
 
 
-def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> Path:
     """Write ``run/checkpoints/step-XXXXXXXX`` atomically, then drop all but the newest two.
 
-    ``state`` is plain JSON with finite numbers and gets the key "step". A checkpoint of the same
-    step is replaced. Only one process may save into a run.
+    ``state`` is plain JSON with finite numbers and gets the key "step". ``files`` maps the names of further files to
+    their contents, such as the configuration that the weights need. A checkpoint of the same step is replaced. Only
+    one process may save into a run.
 
     Raises:
         StoppedRunError: it could not be written; names the bytes needed and free, and earlier
@@ -42,7 +49,7 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Tensor], state: 
     text = json.dumps({**state, "step": step}, indent=2, allow_nan=False) + "\n"
     try:
         remove_stale(folder)  # before anything is written: it may be what fills the disk
-        write_sealed(path, "checkpoint", tensors, {_STATE: text})
+        write_sealed(path, "checkpoint", tensors, {_STATE: text, **(files or {})})
         for old in _checkpoints(run)[:-N_KEPT]:
             remove_folder(old)
     except OSError as error:  # write_sealed names its own
@@ -64,12 +71,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: missing, truncated, damaged, foreign, or a pickle; names the file and the fix.
     """
-    tensors, texts = read_sealed(path, "checkpoint", fix=_fallback(path))
+    tensors, texts = read_checkpoint(path)
     try:
         state = json.loads(texts[_STATE])
     except (KeyError, ValueError) as error:
         raise InputError(f"{path / _STATE} is not a checkpoint's state ({error!r})", fix=_fallback(path)) from error
     return tensors, state
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and the texts by file name of a checkpoint, checked as ``load_checkpoint`` does."""
+    return read_sealed(path, "checkpoint", fix=_fallback(path))
 
 
 def save_encoder(
@@ -82,7 +94,7 @@ def save_encoder(
     Raises:
         StoppedRunError: it could not be written; an older encoder is intact.
     """
-    write_sealed(folder, "encoder", tensors, {_CONFIG: config_json, **(files or {})})
+    write_sealed(folder, "encoder", tensors, {CONFIG_FILE: config_json, **(files or {})})
 
 
 def load_encoder(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

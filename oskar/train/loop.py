@@ -8,7 +8,7 @@ the step.
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,7 @@ class Trainer:
     ``observe`` sees a part of the batch at every logged step and adds values to the record.
     ``precision`` is the dtype of matrix products; weights stay float32. ``bad_budget`` is the
     number of clips that may turn out unreadable before the run stops; ``lr_scale`` gives parameters a
-    share of the learning rate by name.
+    share of the learning rate by name. ``files`` go into every checkpoint, so that it can be read alone.
     """
 
     def __init__(
@@ -105,10 +105,11 @@ class Trainer:
         bad_budget: int,
         observe: Observe | None = None,
         lr_scale: Callable[[str], float] = lambda name: 1.0,
+        files: Mapping[str, str] | None = None,
     ) -> None:
         self.module = module.to(device)
         self.stream, self.config, self.run, self.device = stream, config, run, device
-        self.precision, self.bad_budget, self.observe = precision, bad_budget, observe
+        self.precision, self.bad_budget, self.observe, self.files = precision, bad_budget, observe, files
         self.optimizer = build_optimizer(module, config, lr_scale)
         self.done = Progressed()
         self.metrics = MetricsFile(run)
@@ -155,7 +156,7 @@ class Trainer:
         tensors |= optimizer_tensors(self.optimizer, self._names())
         tensors |= generator_tensors({"torch": torch.default_generator})
         state = {"progress": {f: getattr(self.done, f) for f in self.done.__dataclass_fields__}}
-        save_checkpoint(self.run, self.done.step, tensors, state)
+        save_checkpoint(self.run, self.done.step, tensors, state, self.files)
 
     def _step(self, loaded: LoadedStep) -> None:
         """One optimiser step over the parts of a batch."""

@@ -17,7 +17,7 @@ from oskar.masking.packing import Batch, build_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
-from oskar.train.checkpoint import save_encoder
+from oskar.train.checkpoint import CONFIG_FILE, save_encoder
 from oskar.train.device import choose_device, cpu_threads
 from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
@@ -44,7 +44,7 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
 def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -> dict[str, Any]:
     prepare_run_folder(out, resume)
     if resume:
-        config = _same_run(config, Config.load(out / "config.json"), out)
+        config = _same_run(config, Config.load(out / CONFIG_FILE), out)
     device = choose_device(config.train.device)
     words_path = out / WORDS_FILE
     has_words = resume and words_path.exists()  # without resume they are left from a start that was cut short
@@ -66,6 +66,7 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
         device=device,
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
         observe=partial(observe, module),
+        files={CONFIG_FILE: config.to_json()} | _words_file(opened.words),
     )
     trainer.resume()
     done = trainer.fit()
@@ -78,8 +79,11 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
 def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
     """Write ``encoder/``: the weights transfer uses, the configuration, and the words of captions."""
     source = module.fusion if module.momentum is None else module.momentum.encoders
-    files = {} if words is None else {WORDS_FILE: words.to_json()}
-    save_encoder(folder, source.state_dict(), config.to_json(), files)
+    save_encoder(folder, source.state_dict(), config.to_json(), _words_file(words))
+
+
+def _words_file(words: Words | None) -> dict[str, str]:
+    return {} if words is None else {WORDS_FILE: words.to_json()}
 
 
 def _stream(config: Config, opened: OpenedData) -> StepStream:
@@ -141,7 +145,7 @@ def _write_start(
         opened.words.save(out / WORDS_FILE)
     data = {"names": list(opened.names), "sha256": opened.sha256}
     write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data})
-    write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
+    write_text_atomic(out / CONFIG_FILE, config.to_json())  # last: it marks the folder as a run
 
 
 def _summary(config: Config, opened: OpenedData, done: Progressed, verdict: Verdict) -> dict[str, Any]:
