@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from oskar.embedding.file import Source
+from oskar.embedding.file import Pooling, Source
 from oskar.errors import InputError
 from oskar.searching.clips import Clips, Values, write_clips
 from oskar.searching.nearest import Lists, Space
@@ -46,7 +46,7 @@ class SpaceCard:
 
     name: str
     modalities: tuple[Source, ...]
-    pooling: str
+    pooling: Pooling
     width: int
     n_rows: int
     head_sha256: str | None = None

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
-from oskar.embedding.file import Embeddings, Source
+from oskar.embedding.file import Embeddings, Pooling, Source
 from oskar.errors import InputError
 from oskar.searching.database import Database, SpaceCard
 from oskar.searching.indexing import COMMON
@@ -56,7 +56,7 @@ class QueryEncoder(Protocol):
     @property
     def has_head(self) -> bool: ...
 
-    def encode(self, modality: Source, given: Sequence[str | Path], pooling: str, *, is_common: bool) -> Embeddings:
+    def encode(self, modality: Source, given: Sequence[str | Path], pooling: Pooling, *, is_common: bool) -> Embeddings:
         """Embed sentences or files whole, one row each; ``is_common`` through the head."""
 
 
@@ -143,13 +143,18 @@ def _require_same(made: Embeddings, space: SpaceCard, database: Database) -> Non
         ("preprocessing", made.header.preprocessing_sha256, database.card.preprocessing_sha256),
         ("head", made.header.head_sha256, space.head_sha256),
     ):
-        if found != wanted:
-            raise InputError(
-                f"{database.folder} was embedded with {what} {wanted}, the query with {found}",
-                fix="name the run and head that embedded the index, or embed and index again",
-            )
+        require_same_hash(what, wanted, found, database)
     if made.header.width != space.width:
         raise InputError(
             f"{database.folder}: {space.name} has {space.width} numbers a vector, the query {made.header.width}",
             fix="embed and index again",
+        )
+
+
+def require_same_hash(what: str, wanted: str | None, found: str | None, database: Database) -> None:
+    """InputError with both hashes where what embeds queries is not what embedded the index."""
+    if found != wanted:
+        raise InputError(
+            f"{database.folder} was embedded with {what} {wanted}, the query is with {found}",
+            fix="name the run and head that embedded the index, or embed and index again",
         )

@@ -12,7 +12,7 @@ from oskar.searching.clips import Filters, Values
 from oskar.searching.database import Database, open_database
 from oskar.searching.nearest import nearest
 from oskar.searching.queries import QueryEncoder, Question, space_queries
-from oskar.searching.run_encoder import encoder_of
+from oskar.searching.run_encoder import encoder_of, require_fits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +123,10 @@ def search(
             return Searcher(opened).by_words(captions, filters, n_top=n_top)
         rows = tuple(row for clip_id in like for row in _rows_of(opened, clip_id))
         question = replace(question, rows=question.rows + rows)
-        encoder = encoder_of(run, head) if question.is_encoded and run is not None else None
+        encoder = None
+        if question.is_encoded and run is not None:
+            encoder = encoder_of(run, head)
+            require_fits(encoder, opened)
         return Searcher(opened, encoder).search(question, filters, n_top=n_top, is_exact=is_exact)
 
 

@@ -9,7 +9,7 @@ from oskar.errors import InputError
 from oskar.searching.answers import Answers
 from oskar.searching.confined import Confined
 from oskar.searching.database import open_database
-from oskar.searching.run_encoder import encoder_of
+from oskar.searching.run_encoder import encoder_of, require_fits
 from oskar.searching.search import Searcher
 from oskar.searching.server import ADDRESS, PageServer
 
@@ -48,7 +48,7 @@ def page_server(
         confined.require_some(opened.clips.fetch(range(min(opened.card.n_rows, 200))))
         encoder = None if run is None else encoder_of(run, head)
         if encoder is not None:
-            encoder.require_fits(opened)
+            require_fits(encoder, opened)
         with _listening(Answers(Searcher(opened, encoder), confined), port) as server:
             yield server
 
