@@ -146,6 +146,7 @@ def write_database(
         vectors=vectors,
         clips=clips,
     )
+    (folder / vectors.name).chmod((folder / clips.name).stat().st_mode)  # safetensors makes its file private
     write_text_atomic(folder / CARD, json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False) + "\n")
     _remove_others(folder, card)
     return card

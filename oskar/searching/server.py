@@ -1,4 +1,4 @@
-"""The HTTP side of ``oskar serve``: 127.0.0.1 alone, reading alone, nothing by path but three fixed files of the page.
+"""The HTTP side of ``oskar serve``: 127.0.0.1 alone, reading alone, nothing by path but the four files of the page.
 
 Whatever the page shows is asked for by the number of a row, so that no request can name a file. Every answer forbids
 the page to load anything from elsewhere, and other sites to frame it or to read it. A request whose ``Host`` is not
@@ -23,9 +23,10 @@ from oskar.searching.ranges import Part, UnsatisfiableError, requested_part
 
 ADDRESS = "127.0.0.1"
 _PAGE = {
-    "/": ("page.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _HEADERS = {
     "Content-Security-Policy": (
@@ -92,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         if self.headers.get("Host", "").lower() not in self.server.hosts:
             self._send(_error(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to localhost and 127.0.0.1 only"))
-        elif self.headers.get("Sec-Fetch-Site") == "cross-site":
+        elif self.path != "/" and self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             self._send(_error(HTTPStatus.FORBIDDEN, "another site asked; open the page by its address"))
         else:
             self._send(self._reply())
@@ -103,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             if address.path in _PAGE:
                 name, kind = _PAGE[address.path]
                 return _Reply(
-                    f"{kind}; charset=utf-8", (resources.files("oskar.searching") / "page" / name).read_bytes()
+                    kind, (resources.files("oskar.searching") / "page" / name).read_bytes()
                 )
             return self._data(address.path, parse_qs(address.query, max_num_fields=20))
         except (NotFoundError, OutsideError) as error:

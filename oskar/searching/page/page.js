@@ -10,6 +10,7 @@ const SHAPES = [
   ["cross", "M-1.5-1.5L1.5 1.5M1.5-1.5L-1.5 1.5"], ["plus", "M-1.9 0H1.9M0-1.9V1.9"],
   ["lower triangle", "M0 1.9L1.8-1.4H-1.8Z"], ["bar", "M-2-0.6H2V0.6H-2Z"], ["upright bar", "M-0.6-2H0.6V2H-0.6Z"],
 ];
+const FILLINGS = ["hollow", "full", "half"];
 const mayMove = !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 let isPaused = !mayMove;
 let asked = 0;
@@ -182,7 +183,12 @@ function svg(name, attributes) {
 
 function drawMap(map) {
   const labels = [...new Set(map.points.map((point) => point.label ?? ""))].sort();
-  const shape = (label) => SHAPES[labels.indexOf(label ?? "") % SHAPES.length];
+  const shape = (label) => { // a form and a filling for each of 27 labels; further ones repeat
+    const number = labels.indexOf(label ?? "");
+    const [name, path] = SHAPES[number % SHAPES.length];
+    const filling = FILLINGS[Math.floor(number / SHAPES.length) % FILLINGS.length];
+    return { name: `${filling} ${name}`, path, filling };
+  };
   const [first, second] = map.shares.map((share) => `${(100 * share).toFixed(0)} %`);
   const kept = map.points.length < map.n_rows ? `${map.points.length} of ${map.n_rows}` : `${map.n_rows}`;
   $("map-note").textContent = `${kept} vectors of ${map.space} on their two largest principal components, which hold ${first} and ${second} of the variance: near here need not be near in all dimensions. Click a point, or go from point to point by the arrow keys and press Enter, to see clips like it.`;
@@ -192,7 +198,7 @@ function drawMap(map) {
     group.setAttribute("aria-label", said);
     const title = svg("title", {});
     title.textContent = said;
-    group.append(title, svg("circle", { class: "hit", r: 3 }), svg("path", { d: shape(point.label)[1] }));
+    group.append(title, svg("circle", { class: "hit", r: 3 }), svg("circle", { class: "ring", r: 4 }), svg("path", { d: shape(point.label).path, class: shape(point.label).filling }));
     const choose = () => like(point.row, point.clip_id);
     group.addEventListener("click", choose);
     group.addEventListener("focus", () => { $("map-said").textContent = said; });
@@ -224,10 +230,10 @@ function nearest(points, from, [dx, dy]) {
   return best;
 }
 
-function legend(label, [name, path]) {
+function legend(label, { name, path, filling }) {
   const item = document.createElement("li");
   const icon = svg("svg", { viewBox: "-3 -3 6 6", role: "img", "aria-label": name });
-  icon.append(svg("path", { d: path }));
+  icon.append(svg("path", { d: path, class: filling }));
   item.append(icon, ` ${label || "no label"}`);
   return item;
 }
