@@ -103,9 +103,7 @@ class Handler(BaseHTTPRequestHandler):
             address = urlsplit(self.path)
             if address.path in _PAGE:
                 name, kind = _PAGE[address.path]
-                return _Reply(
-                    kind, (resources.files("oskar.searching") / "page" / name).read_bytes()
-                )
+                return _Reply(kind, (resources.files("oskar.searching") / "page" / name).read_bytes())
             return self._data(address.path, parse_qs(address.query, max_num_fields=20))
         except (NotFoundError, OutsideError) as error:
             return _error(HTTPStatus.NOT_FOUND, str(error))
