@@ -28,7 +28,7 @@ def header(width: int, **changed: Any) -> EmbeddingHeader:
 
 
 def write_file(path: Path, vectors: Tensor, rows: Sequence[dict[str, Any]] | None = None, **changed: Any) -> Path:
-    """A file of ``vectors``, the clips c0, c1, ... unless ``rows`` say otherwise; ``changed`` are fields of the header."""
+    """A file of ``vectors``, the clips c0, c1, ... unless ``rows`` say otherwise; ``changed`` goes to the header."""
     given = rows or [{} for _ in range(len(vectors))]
     made = tuple(EmbeddingRow(**{"row": i, "clip_id": f"c{i}", **row}) for i, row in enumerate(given))
     width = vectors.shape[1]

@@ -341,7 +341,8 @@ def test_answers_name_what_is_shown(client: Client) -> None:
     assert ([hit["row"] for hit in found["hits"]], found["n_searched"]) == ([1], 1)
     assert len(client("/api/search?like=0&top=3").json["hits"]) == 3
     for query, named in (
-        ("", "nothing to look for"), ("text=run", "a sentence is not comparable"), ("like=x", "like = 'x'"), ("like=999", "row 999"),
+        ("", "nothing to look for"), ("text=run", "a sentence is not comparable"), ("like=x", "like = 'x'"),
+        ("like=999", "row 999"),
         ("captions=%3F%3F", "holds no word"), ("like=0&top=0", "--top 0"), (f"text={'x' * 501}", "501 characters"),
         ("&".join(f"a{i}=1" for i in range(30)), "fields"),
     ):  # fmt: skip
