@@ -70,9 +70,8 @@ def report(name: str, search: Callable[[Tensor], object], queries: Tensor) -> No
         times.append(1000 * (time.perf_counter() - start))
         cpu_times.append(1000 * (time.process_time() - cpu_start))
     (median, p95), (cpu_median, cpu_p95) = np.percentile(times, [50, 95]), np.percentile(cpu_times, [50, 95])
-    print(
-        f"{name}: p50 {median:.1f} ms, p95 {p95:.1f} ms (CPU {cpu_median:.1f}, {cpu_p95:.1f}) over {len(queries)} queries, {torch.get_num_threads()} threads"
-    )
+    n = f"{len(queries)} queries, {torch.get_num_threads()} threads"
+    print(f"{name}: p50 {median:.1f} ms, p95 {p95:.1f} ms (CPU {cpu_median:.1f}, {cpu_p95:.1f}) over {n}")
 
 
 def time_lance(folder: Path, vectors: Tensor, queries: Tensor) -> None:

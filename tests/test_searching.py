@@ -100,7 +100,12 @@ def test_queries_are_summed_by_the_weights_of_their_kinds(tmp_path: Path) -> Non
 
 def test_windows_of_a_clip_are_rows_and_like_takes_them_all(tmp_path: Path) -> None:
     vectors = random_vectors(4, seed=8)
-    rows = [{"clip_id": "a", "window": 0}, {"clip_id": "a", "window": 1}, {"clip_id": "b"}, {"clip_id": "d"}]
+    rows: list[dict[str, Any]] = [
+        {"clip_id": "a", "window": 0},
+        {"clip_id": "a", "window": 1},
+        {"clip_id": "b"},
+        {"clip_id": "d"},
+    ]
     index([write_file(tmp_path / "e.safetensors", vectors, rows)], tmp_path / "db")
     found = search(tmp_path / "db", like=["a"])
     wanted = (cosines(vectors, vectors[0]) + cosines(vectors, vectors[1])) / 2
@@ -242,7 +247,7 @@ def test_files_that_do_not_go_together(tmp_path: Path) -> None:
             index([first], out, replace=True)
     for config, named in (({"approximate_above": 0}, "--approximate-above 0"), ({"recall": 1.5}, "--recall 1.5")):
         with pytest.raises(InputError, match=named):
-            IndexConfig(**config)  # type: ignore[arg-type]
+            IndexConfig(**config)
 
 
 def test_a_grid_of_tokens_is_refused(tmp_path: Path) -> None:
@@ -306,8 +311,9 @@ def test_questions_that_cannot_be_answered(db: Path, tmp_path: Path) -> None:
         with open_database(where) as opened, pytest.raises(InputError, match=named):
             Searcher(opened, used).search(question)
     for name in ("text_weight", "clip_weight", "skeleton_weight"):
+        weight: dict[str, Any] = {name: 0}
         with pytest.raises(InputError, match=f"--{name.replace('_', '-')} 0"):
-            Question(**{name: 0})
+            Question(**weight)
     for words, named in (
         ({"captions": "  ?"}, "holds no word"),
         ({"captions": "kick", "like": ["c0"]}, "--captions beside another query"),
@@ -317,7 +323,7 @@ def test_questions_that_cannot_be_answered(db: Path, tmp_path: Path) -> None:
         ({"like": ["c0"], "filters": Filters(where="colour = 'red'")}, "no such column: colour.*label = 'kick'"),
     ):
         with pytest.raises(InputError, match=named):
-            search(db, **words)  # type: ignore[arg-type]
+            search(db, **words)
     with pytest.raises(InputError, match="no clip has a caption"):
         search(common, captions="kick")
 

@@ -282,11 +282,13 @@ def test_thumbnails_play_what_the_clip_shows(client: Client, folder: Path, tmp_p
 
 def test_which_frames_a_thumbnail_shows() -> None:
     whole = shown_frames(25, 25.0, None, None)  # one second at 12 a second
-    assert (len(whole.frame_idx), whole.frames_per_second, whole.speed) == (12, 12.0, pytest.approx(1.0))
+    assert (len(whole.frame_idx), whole.frames_per_second) == (12, 12.0)
+    assert whole.speed == pytest.approx(1.0)
     assert whole.frame_idx[0] == 1
     assert whole.frame_idx[-1] == 23
     part = shown_frames(100, 25.0, 1.0, 2.0)
-    assert (part.frame_idx[0], part.frame_idx[-1], part.speed) == (26, 48, pytest.approx(1.0))
+    assert (part.frame_idx[0], part.frame_idx[-1]) == (26, 48)
+    assert part.speed == pytest.approx(1.0)
     long = shown_frames(2500, 25.0, None, None)  # 100 seconds: 48 frames, at 6 a second in 8 seconds
     assert (len(long.frame_idx), long.frames_per_second) == (48, 6.0)
     assert long.speed == pytest.approx(100 / 8)
@@ -376,7 +378,8 @@ def test_the_map_is_that_of_another_library() -> None:
     few = principal_map(Space(name="video", vectors=vectors, is_present=is_present), most=10)
     assert few.row_idx.tolist() == [kept[i * 39 // 10] for i in range(10)]
     same = principal_map(Space(name="v", vectors=torch.ones(2, 1), is_present=torch.ones(2, dtype=torch.bool)))
-    assert (same.xy.abs().max(), same.shares) == (0, (0.0, 0.0))
+    assert float(same.xy.abs().max()) == 0.0
+    assert same.shares == (0.0, 0.0)
 
 
 def test_a_taken_port_says_what_to_do(client: Client, folder: Path) -> None:
