@@ -1,51 +1,43 @@
-"""What the tests of searching share: made files of embeddings, and an encoder of queries that needs no run."""
+"""What the tests of embeddings share: a folder of clips with every modality, and a run of two steps on it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from runs import TINY, noise_video, write_index
 
-from oskar.embedding.file import EmbeddingHeader, EmbeddingRow, Embeddings, Pooling, Source, write_embeddings
+from oskar.recipes import recipe
+from oskar.train.pretrain import pretrain
 
-MODEL, PREPROCESSING, HEAD = "a" * 64, "b" * 64, "c" * 64
-
-
-def random_vectors(n: int, width: int = 6, seed: int = 0) -> Tensor:
-    """Of any length, so that an index has something to normalise."""
-    return torch.from_numpy(3 * np.random.default_rng(seed).normal(size=(n, width))).float()
+N_FRAMES = 12  # at 25 a second
+CAPTIONS = ("a man waves", "a woman sits down", "they run", "he jumps high", "nobody moves")
 
 
-def header(width: int, **changed: Any) -> EmbeddingHeader:
-    values: dict[str, Any] = {
-        "modality": "video", "pooling": "mean", "width": width, "model_sha256": MODEL,
-        "preprocessing_sha256": PREPROCESSING,
-    }  # fmt: skip
-    return EmbeddingHeader(**{**values, **changed})
-
-
-def write_file(path: Path, vectors: Tensor, rows: Sequence[dict[str, Any]] | None = None, **changed: Any) -> Path:
-    """A file of ``vectors``, the clips c0, c1, ... unless ``rows`` say otherwise; ``changed`` goes to the header."""
-    given = rows or [{} for _ in range(len(vectors))]
-    made = tuple(EmbeddingRow(**{"row": i, "clip_id": f"c{i}", **row}) for i, row in enumerate(given))
-    width = vectors.shape[1]
-    write_embeddings(path, Embeddings(header=header(width, **changed), vectors=vectors, rows=made))
+def write_joints(path: Path, n_frames: int = N_FRAMES, seed: int = 0, size: int = 32) -> Path:
+    """One person in pixels of a frame of ``size``; in every fourth frame the joints 5 to 8 are missing."""
+    rng = np.random.default_rng(seed)
+    joints = rng.uniform(0.2, 0.8, (1, n_frames, 17, 2)) * size
+    joints[:, ::4, 5:9] = 0.0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, joints2d=joints.astype(np.float32), layout=np.array("COCO-17"))
     return path
 
 
-@dataclass
-class FakeEncoder:
-    """Queries whose vectors are given by name."""
+def mixed_folder(folder: Path, n_clips: int = 5) -> Path:
+    """Clips c0, c1 ... of video, joints and a caption; the last has no caption."""
+    rows: list[dict[str, object]] = []
+    for i in range(n_clips):
+        noise_video(folder / f"videos/c{i}.mkv", n_frames=N_FRAMES, seed=i)
+        write_joints(folder / f"joints/c{i}.npz", seed=i)
+        row: dict[str, object] = {
+            "clip_id": f"c{i}", "path": f"videos/c{i}.mkv", "joints_path": f"joints/c{i}.npz",
+            "label": "ab"[i % 2], "subject": i, "split": ("train", "test")[i % 2], "view": f"side {i}",
+        }  # fmt: skip
+        rows.append(row | ({"caption": CAPTIONS[i]} if i < n_clips - 1 else {}))
+    return write_index(folder, rows)
 
-    vectors: dict[str, Tensor]
-    changed: dict[str, Any] = field(default_factory=dict)
-    has_head: bool = True
 
-    def encode(self, modality: Source, given: Sequence[str | Path], pooling: Pooling, *, is_common: bool) -> Embeddings:
-        found = torch.stack([self.vectors[str(item)] for item in given])
-        values = {"modality": modality, "pooling": pooling, "head_sha256": HEAD if is_common else None, **self.changed}
-        rows = tuple(EmbeddingRow(row=i, clip_id=str(item)) for i, item in enumerate(given))
-        return Embeddings(header=header(found.shape[1], **values), vectors=found, rows=rows)
+def trained_run(run: Path, data: Path, *more: str) -> Path:
+    """A run of all three modalities; ``more`` settings go before those of the smallest size."""
+    config = recipe("oskar-tiny").with_overrides([*TINY, "data.captions=all", "train.steps=2", *more])
+    pretrain(config, [str(data)], run)
+    return run

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embedded import HEAD, MODEL, FakeEncoder, header, random_vectors, write_file
+from indexed import HEAD, MODEL, FakeEncoder, header, random_vectors, write_file
 from numpy.typing import NDArray
 from runs import CommandLine, forked
 from torch import Tensor

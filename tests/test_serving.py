@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from embedded import FakeEncoder, random_vectors, write_file
+from indexed import FakeEncoder, random_vectors, write_file
 from runs import noise_video
 from sklearn.decomposition import PCA
 

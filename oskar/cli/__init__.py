@@ -9,6 +9,7 @@ from rich.console import Console
 from oskar.cli.demo import demo
 from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
+from oskar.cli.export import export
 from oskar.cli.index import index
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
@@ -30,6 +31,7 @@ for verb in (
     pretrain,
     evaluate,
     embed,
+    export,
     index,
     search,
     serve,

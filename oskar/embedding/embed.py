@@ -105,7 +105,7 @@ def embed(
 
 def _embed(encoder: Encoder, inputs: Inputs, out: Path, config: EmbedConfig) -> EmbedSummary:
     planned = plan(inputs.sources, config.windows, inputs.folder)
-    dataset = batches_of(encoder, inputs, planned)
+    dataset = LoadedBatches.of(encoder, inputs.sources, planned, inputs.folder)
     partial = Partial(partial_path(out), encoder.row_shape, _job(encoder, inputs, planned, config))
     started, waited = time.perf_counter(), 0.0
     n_done = partial.n_batches * encoder.clips_at_once
@@ -145,18 +145,6 @@ def _embed(encoder: Encoder, inputs: Inputs, out: Path, config: EmbedConfig) -> 
         width=encoder.header.width,
         seconds=seconds,
         wait_share=waited / max(seconds, 1e-9),
-    )
-
-
-def batches_of(encoder: Encoder, inputs: Inputs, planned: Plan) -> LoadedBatches:
-    return LoadedBatches(
-        inputs.sources,
-        planned.units,
-        config=encoder.config,
-        modality=encoder.modality,
-        batch_size=encoder.clips_at_once,
-        max_words=encoder.max_words,
-        folder=inputs.folder,
     )
 
 

@@ -139,6 +139,8 @@ def build_encoder(
         InputError: a modality the run does not have, or a head that does not go with modality or pooling.
     """
     config = pretrained.config
+    if head is not None:
+        _require_fit(head, modality, pooling)
     if modality == "fused":
         module, sha256 = pretrained.fusion()
         routing: Routing = config.model.fusion_attention
@@ -147,13 +149,6 @@ def build_encoder(
         routing = config.model.target_attention
     width = config.model.width * (2 if pooling == "mean+std" else 1)
     if head is not None:
-        if modality not in (head.card.modality, "text"):
-            raise InputError(
-                f"--head is of {head.card.modality} and text, not of {modality}",
-                fix=f"use --modality {head.card.modality} or text, or leave out --head",
-            )
-        if pooling != "mean":
-            raise InputError(f"--pool {pooling} with --head", fix="a head takes means: leave out --pool")
         module = head.module.backbone.encoder("text" if modality == "text" else head.card.modality)
         width = head.card.width
     header = EmbeddingHeader(
@@ -170,3 +165,14 @@ def build_encoder(
         head.module.to(device)
     float32 = PrecisionChoice(dtype=torch.float32, reason="asked for")
     return Encoder(config, modality, pooling, module.to(device).eval(), routing, header, head, device, float32)
+
+
+def _require_fit(head: RetrievalHead, modality: SourceName, pooling: Pooling) -> None:
+    own = head.card.modality
+    if modality not in (own, "text"):
+        raise InputError(
+            f"--head is of {own} and text, not of {modality}",
+            fix=f"use --modality {own} or text, or leave out --head",
+        )
+    if pooling != "mean":
+        raise InputError(f"--pool {pooling} with --head", fix="a head takes means: leave out --pool")

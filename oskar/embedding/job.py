@@ -115,6 +115,18 @@ class LoadedBatches(Dataset[Loaded]):
         self._batch_size, self._max_words, self._folder = batch_size, max_words, folder
         self._hashes = Hashes()
 
+    @classmethod
+    def of(cls, encoder: Encoder, sources: Sequence[Source], planned: Plan, folder: Path | None) -> "LoadedBatches":
+        return cls(
+            sources,
+            planned.units,
+            config=encoder.config,
+            modality=encoder.modality,
+            batch_size=encoder.clips_at_once,
+            max_words=encoder.max_words,
+            folder=folder,
+        )
+
     def __len__(self) -> int:
         return math.ceil(len(self._units) / self._batch_size)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from oskar.errors import InputError
 from oskar.sharing.pretrained import Pretrained, is_sealed_checkpoint, pretrained_checkpoint, pretrained_run
+from oskar.sharing.saved import from_pretrained, is_saved_folder
 
 
 def load_pretrained(path: Path | str) -> Pretrained:
@@ -17,4 +18,6 @@ def load_pretrained(path: Path | str) -> Pretrained:
         raise InputError(f"run {folder} is not a folder", fix="name the folder of a pretraining run that has ended")
     if is_sealed_checkpoint(folder):
         return pretrained_checkpoint(folder)
+    if is_saved_folder(folder):
+        return from_pretrained(folder)
     return pretrained_run(folder)

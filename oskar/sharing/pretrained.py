@@ -27,11 +27,14 @@ _FUSION = "module/fusion."
 class Pretrained:
     """Encoders with what they need; ``fusion_tensors`` gives the weights of the fusion encoder, which few uses need.
 
+    ``run`` is the folder whose records say how they were trained, None where there is none.
+
     The target encoders serve one modality alone, as in every task; the fusion encoder sees all of a clip's tokens.
     """
 
     transfer: Transfer
     fusion_tensors: Callable[[], Mapping[str, Tensor]]
+    run: Path | None
 
     @property
     def config(self) -> Config:
@@ -88,7 +91,7 @@ def pretrained_run(run: Path) -> Pretrained:
             )
         return _fusion_of(read_checkpoint(newest)[0])
 
-    return Pretrained(transfer, fusion_tensors)
+    return Pretrained(transfer, fusion_tensors, folder)
 
 
 def pretrained_checkpoint(folder: Path) -> Pretrained:
@@ -108,7 +111,7 @@ def pretrained_checkpoint(folder: Path) -> Pretrained:
     load_module_strict(module, under(MODULE, tensors), str(folder))
     sha256 = weights_sha256(target_encoders(module).state_dict())
     transfer = Transfer(config, words_beside(folder, config), sha256, module)
-    return Pretrained(transfer, lambda: _fusion_of(tensors))
+    return Pretrained(transfer, lambda: _fusion_of(tensors), None)
 
 
 def is_sealed_checkpoint(folder: Path) -> bool:

@@ -90,5 +90,5 @@ def in_person_frame(joints: Tensor, squares: Tensor) -> Tensor:
 
 def normalise_joints(values: Tensor) -> Tensor:
     """Values ``[n, 3 frames]`` of joints (x, y, confidence in each frame) with about mean 0 and variance 1."""
-    columns = zip(values.view(len(values), -1, 3).unbind(2), JOINT_MEAN, JOINT_STD, strict=True)
+    columns = zip(values.view(values.shape[0], -1, 3).unbind(2), JOINT_MEAN, JOINT_STD, strict=True)
     return torch.stack([(column - mean) / std for column, mean, std in columns], dim=2).flatten(1)

@@ -45,7 +45,7 @@ class VideoTokens:
         line = line + place // self._columns * self._patch
         first = line * self._columns + place % self._columns
         runs = (first[:, None] + self._runs_of_tubelet).flatten()
-        return self._runs.index_select(0, runs).view(len(token_idx), -1)
+        return self._runs.index_select(0, runs).view(token_idx.shape[0], -1)
 
     def boxes(self, clip_idx: Tensor, token_idx: Tensor) -> None:
         return None
@@ -53,7 +53,7 @@ class VideoTokens:
 
 def normalise_pixels(values: Tensor, patch_size: int) -> Tensor:
     """Float values of uint8 tubelets ``[n, P]``: (x / 255 - mean) / std per colour channel."""
-    planes = values.view(len(values), -1, 3, patch_size * patch_size)
+    planes = values.view(values.shape[0], -1, 3, patch_size * patch_size)
     # Constants as Python numbers: a tensor made here would make a GPU wait for the host.
     channels = [
         planes[:, :, c].float() * (1.0 / (255.0 * std)) - mean / std

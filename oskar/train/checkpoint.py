@@ -184,7 +184,15 @@ def load_module_strict(module: nn.Module, tensors: Mapping[str, Tensor], source:
     Raises:
         InputError: with the first keys that are missing, unexpected or of another shape or type.
     """
-    wanted = module.state_dict()
+    require_fit(module.state_dict(), tensors, type(module).__name__, source)
+    module.load_state_dict(dict(tensors))
+
+
+def require_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str, source: str) -> None:
+    """Raise InputError with the first keys that are missing, unexpected or of another shape or type, if there are any.
+
+    ``what`` names whose weights ``wanted`` are.
+    """
     problems: list[str] = []
     for title, keys in (
         ("missing", [k for k in wanted if k not in tensors]),
@@ -195,8 +203,7 @@ def load_module_strict(module: nn.Module, tensors: Mapping[str, Tensor], source:
             rows = (f"  {k}: found {_shape(tensors.get(k))}, wanted {_shape(wanted.get(k))}" for k in keys)
             problems += [f"{len(keys)} {title}:", *_first(rows, len(keys))]
     if problems:
-        raise _does_not_fit(source, type(module).__name__, problems)
-    module.load_state_dict(dict(tensors))
+        raise _does_not_fit(source, what, problems)
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -64,7 +64,7 @@ def write_sealed(folder: Path, kind: str, tensors: Mapping[str, Tensor], texts: 
         _remove(temporary)
         temporary.mkdir()
         _fill(temporary, kind, owned, texts)
-        _put_in_place(temporary, folder)
+        put_in_place(temporary, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)  # before the free space is measured
         raise not_written(folder, n_bytes, str(error)) from error
@@ -168,7 +168,7 @@ def _fill(folder: Path, kind: str, tensors: dict[str, Tensor], texts: Mapping[st
     _sync_folder(folder)
 
 
-def _put_in_place(temporary: Path, folder: Path) -> None:
+def put_in_place(temporary: Path, folder: Path) -> None:
     """Rename over ``folder``; no portable call swaps two folders, so readers look aside between the two renames."""
     aside = folder.with_name(ASIDE + folder.name)
     if folder.exists():
