@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from oskar.embedding.embed import batches_of
 from oskar.embedding.encode import Encoder, build_encoder
 from oskar.embedding.file import Embeddings, Pooling, Source
 from oskar.embedding.inputs import open_inputs
-from oskar.embedding.job import encoded, plan
+from oskar.embedding.job import LoadedBatches, encoded, plan
 from oskar.embedding.windows import WindowConfig
 from oskar.errors import InputError
 from oskar.searching.database import Database
@@ -44,13 +43,16 @@ class RunEncoder:
         return Embeddings(header=encoder.header, vectors=torch.cat([part.vectors for part in parts]), rows=rows)
 
     def _one(self, encoder: Encoder, modality: Source, item: str | Path) -> Embeddings:
-        """One query by itself, so that two of one name cannot meet."""
+        """One query by itself, so that two of one name cannot meet; a sentence is never taken for a name of data."""
+        if modality != "text" and not Path(item).is_file():
+            raise InputError(f"query {item} is not a file", fix="name the video or joints of one clip")
         sentences = [str(item)] if modality == "text" else []
         inputs = open_inputs([] if sentences else [item], sentences, self.pretrained, modality)
         planned = plan(inputs.sources, WindowConfig(), inputs.folder)
         if len(planned.units) != 1:
             raise InputError(f"query {item}: {len(planned.units)} clips", fix="name the file of one clip")
-        vectors, _, loaded = encoded(encoder, batches_of(encoder, inputs, planned)[0])
+        batches = LoadedBatches.of(encoder, inputs.sources, planned, inputs.folder)
+        vectors, _, loaded = encoded(encoder, batches[0])
         if loaded.bad:
             raise InputError(f"query {item}: {loaded.bad[0]['reason']}", fix="query by another")
         return Embeddings(header=encoder.header, vectors=vectors, rows=tuple(loaded.rows))
