@@ -11,10 +11,13 @@ from oskar.cli.demo import demo
 from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
 from oskar.cli.export import export
+from oskar.cli.index import index
 from oskar.cli.prepare import prepare
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
+from oskar.cli.search import search
+from oskar.cli.serve import serve
 from oskar.errors import InputError, OskarError
 
 app = typer.Typer(
@@ -42,6 +45,9 @@ for verb in (
     evaluate,
     embed,
     export,
+    index,
+    search,
+    serve,
     report,
 ):
     app.command()(verb)

@@ -54,3 +54,12 @@ def seen_modality(name: str) -> Modality:
         if name == modality and modality != "text":
             return modality
     raise InputError(f"--modality {name!r} is not known", fix="use video or skeleton")
+
+
+def equal_filters(words: list[str]) -> tuple[tuple[str, str], ...]:
+    """``column=value`` words as pairs."""
+    pairs = [word.partition("=") for word in words]
+    for word, (column, separator, _) in zip(words, pairs, strict=True):
+        if not separator or not column.strip():
+            raise InputError(f"filter {word!r} is not column=value", fix="write column=value, such as label=kick")
+    return tuple((column.strip(), value) for column, _, value in pairs)
