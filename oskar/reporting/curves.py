@@ -18,6 +18,7 @@ class Panel:
     note: str
     svg: str | None
     last: str
+    over: str = "steps"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import torch
 
 from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
+from oskar.data.people_reader import parse_people
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.masking.packing import Batch, build_batch
@@ -54,7 +55,7 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
         precision = _stored_start(opened, out)
     else:
         precision = choose_precision(config.train.precision, device)
-        _write_start(config, opened, out, device, precision)
+        _write_start(config, opened, data, out, device, precision)
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
     trainer = Trainer(
@@ -135,11 +136,17 @@ def _stored_start(opened: OpenedData, out: Path) -> PrecisionChoice:
 
 
 def _write_start(
-    config: Config, opened: OpenedData, out: Path, device: torch.device, precision: PrecisionChoice
+    config: Config,
+    opened: OpenedData,
+    given: Sequence[str],
+    out: Path,
+    device: torch.device,
+    precision: PrecisionChoice,
 ) -> None:
     if opened.words is not None:
         opened.words.save(out / WORDS_FILE)
-    data = {"names": list(opened.names), "sha256": opened.sha256}
+    places = [name if parse_people(name) is not None else str(Path(name).resolve()) for name in given]
+    data = {"names": list(opened.names), "sha256": opened.sha256, "places": places}
     write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data})
     write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
 
