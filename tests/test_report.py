@@ -20,7 +20,7 @@ from oskar.data.reader import EvaluationWindow
 from oskar.errors import InputError
 from oskar.masking.packing import build_batch
 from oskar.reporting.curves import health_panels, loss_panel
-from oskar.reporting.drawn_clip import draw_clip
+from oskar.reporting.drawn_clip import draw_people
 from oskar.reporting.figures import MAX_POINTS, STROKES, Series, line_panel, thin_out
 from oskar.reporting.page import write_report
 from oskar.tokens.words import Words, train_words
@@ -392,7 +392,7 @@ def test_the_same_run_gives_the_same_page(finished: Path, page: Page, tmp_path: 
 def test_the_drawn_clip_is_what_training_would_see() -> None:
     """Roles of words and counts, against the packed batch of the same clip by the reader of the data."""
     words = made_words()
-    drawn = draw_clip(CONFIG, words)
+    drawn = draw_people(CONFIG, words)
     assert drawn is not None
     reader = PeopleReader(PeopleData(), CONFIG, words, "train", is_labelled=False)
     assert drawn.clip_id == reader.clip_id(drawn.index)
@@ -417,7 +417,7 @@ def test_the_drawn_clip_is_what_training_would_see() -> None:
 def test_every_modality_is_drawn_with_both_kinds_of_tokens() -> None:
     words = made_words()
     for seed in range(4):
-        drawn = draw_clip(replace(CONFIG, train=replace(CONFIG.train, seed=seed)), words)
+        drawn = draw_people(replace(CONFIG, train=replace(CONFIG.train, seed=seed)), words)
         assert drawn is not None
         assert all(count.n_visible > 0 and count.n_target > 0 for view in drawn.views for count in view.counts)
 

@@ -6,6 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
+from oskar.cli.compare import compare
 from oskar.cli.demo import demo
 from oskar.cli.evaluate import evaluate
 from oskar.cli.pretrain import pretrain
@@ -25,6 +26,7 @@ for verb in (
     recipes,
     pretrain,
     evaluate,
+    compare,
     report,
 ):
     app.command()(verb)

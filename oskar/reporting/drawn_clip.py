@@ -113,8 +113,7 @@ def draw_batch(clips: ClipBatch, clip_ids: Sequence[str], config: Config, words:
         one = clips.rows(torch.tensor([row]))
         n_pictures = MAX_PICTURES if row == 0 else MAX_PICTURES // 2
         views = tuple(
-            _draw_view(f"{row}-{v}", codes, one, words, config, n_pictures)
-            for v, codes in enumerate(planned.row(row))
+            _draw_view(f"{row}-{v}", codes, one, words, config, n_pictures) for v, codes in enumerate(planned.row(row))
         )
         drawn.append(DrawnClip(clip_id, n_steps, views))
     return DrawnBatch(tuple(drawn), is_of_data=True)
@@ -134,8 +133,7 @@ def draw_people(config: Config, words: Words | None) -> DrawnBatch | None:
     first = _plan(_clip(0, config, words), config)
     index, planned = next(((i, p) for i, p in enumerate(candidates) if p.is_telling), (0, first))
     views = tuple(
-        _draw_view(str(v), codes, planned.clips, words, config, MAX_PICTURES)
-        for v, codes in enumerate(planned.row(0))
+        _draw_view(str(v), codes, planned.clips, words, config, MAX_PICTURES) for v, codes in enumerate(planned.row(0))
     )
     n_steps = config.tokens.n_frames // config.tokens.tubelet_frames
     clip = DrawnClip(clip_name(_SEED, index), n_steps, views)
@@ -221,7 +219,9 @@ def _pictures(
             cells = codes["video"].view(n_steps, side, side)[step].numpy()
         if clips.joints is not None and has_people:
             of_frame = codes["skeleton"].view(tokens.n_people, -1, N_JOINTS)[:, frame // tokens.segment_frames]
-            places = np.concatenate([clips.joints[0, :, frame, :, :2].flatten(0, 1), of_frame.reshape(-1, 1)], axis=1)
+            joints = clips.joints[0, :, frame].flatten(0, 1)
+            is_there = joints[:, 2] > 0  # a token may be available for another of its frames
+            places = np.concatenate([joints[:, :2], of_frame.reshape(-1, 1)], axis=1)[is_there.numpy()]
         picture = _Picture(image, cells, places)
         svg = picture_figure(_SIDE_POINTS, _SIDE_POINTS, f"clip-{name}-{step}", picture.draw)
         pictures.append((frame, svg))

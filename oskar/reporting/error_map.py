@@ -14,7 +14,7 @@ from oskar.masking.packing import build_batch
 from oskar.modalities import N_JOINTS, Modality, modality_specs
 from oskar.pretraining import MaskedPrediction
 from oskar.reporting.exhibit import Block, Exhibit, Picture, Strip, Table, heat_map, heat_scale, png, smaller
-from oskar.reporting.pictured_run import Scene, caption_of, has_all
+from oskar.reporting.pictured_run import Scene, has_all
 from oskar.tokens.layouts import INTERNAL
 
 MOST_DRAWS, FEWEST_DRAWS = 96, 8
@@ -49,8 +49,8 @@ def error_exhibit(scene: Scene) -> Exhibit:
         for name, module in (("run", weights.run), ("random weights", weights.start))
     }
     paragraphs = (
-        f"Clip {scene.sample.clip_ids[row]}, with {n_draws} draws of visible and target tokens. The error of a token is "
-        "the mean over the draws in which it was a target, as the loss counts it; crossed cells never were. Random "
+        f"Clip {scene.sample.clip_ids[row]}, with {n_draws} draws of visible and target tokens. The error of a token "
+        "is the mean over the draws in which it was a target, as the loss counts it; crossed cells never were. Random "
         "weights are those the run started from: they predict what their own targets are, over the same draws.",
         *(
             ["Where targets are latents of unit size, an error near 1 is what predicting nothing earns."]
@@ -149,7 +149,9 @@ def _video(scene: Scene, row: int, maps: dict[str, ErrorMap]) -> Block:
     strips = [frame_strip(scene.sample.clips, row, scene.config)]
     for name, found in maps.items():
         grid = found.errors.reshape(n_steps, side, side)
-        strips.append(Strip(name, tuple(_map_picture(name, step, grid[step], low, high) for step in shown_steps(n_steps))))
+        strips.append(
+            Strip(name, tuple(_map_picture(name, step, grid[step], low, high) for step in shown_steps(n_steps)))
+        )
     return Block(heading="Video", strips=tuple(strips), scale=heat_scale(low, high))
 
 
@@ -161,22 +163,22 @@ def _map_picture(name: str, step: int, grid: npt.NDArray[np.float64], low: float
 
 
 def _skeleton(config: Config, maps: dict[str, ErrorMap]) -> Block:
-    """Of every person, joints down and time across; people without a target are left out."""
+    """Of every person, time down and joints across; people without a target are left out."""
     low, high = _range(maps)
     strips = []
     for name, found in maps.items():
         people = found.errors.reshape(config.tokens.n_people, -1, N_JOINTS)
         pictures = [
             Picture(
-                source=png(heat_map(person.T, low, high)),
+                source=png(heat_map(person, low, high)),
                 alt=f"Errors of {name} for person {number}: {_worst_joints(person)}",
                 caption=f"person {number}; {_worst_joints(person)}",
             )
             for number, person in enumerate(people)
             if not np.isnan(person).all()
         ]
-        strips.append(Strip(name, tuple(pictures)))
-    note = f"A row is a joint ({', '.join(joint.replace('_', ' ') for joint in INTERNAL)}), a column a time segment."
+        strips.append(Strip(name, tuple(pictures), is_wide=True))
+    note = f"A row is a time segment, a column a joint: {', '.join(joint.replace('_', ' ') for joint in INTERNAL)}."
     return Block(heading="Skeleton", note=note, strips=tuple(strips), scale=heat_scale(low, high))
 
 
@@ -191,11 +193,10 @@ def _words(scene: Scene, row: int, maps: dict[str, ErrorMap]) -> Block:
     ids, words = scene.sample.clips.word_ids, scene.words
     assert ids is not None
     assert words is not None
-    rows = []
+    pieces = []
     for place, word_id in enumerate(ids[row].tolist()):
         values = [found.errors[place] for found in maps.values()]
         if word_id >= 0:
-            cells = ("never a target" if np.isnan(value) else f"{value:.2f}" for value in values)
-            rows.append((str(words.tokenizer.id_to_token(word_id)), *cells))
-    note = f"Caption: {caption_of(scene.sample.clips, row, words)}"
-    return Block(heading="Text", note=note, table=Table("Mean error of each word piece.", ("word", *maps), tuple(rows)))
+            shown = ("never" if np.isnan(value) else f"{value:.2f}" for value in values)
+            pieces.append((str(words.tokenizer.id_to_token(word_id)), " / ".join(shown)))
+    return Block(heading="Text", note=f"Under each word piece: {' / '.join(maps)}.", words=tuple(pieces))

@@ -40,10 +40,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Pictures side by side under one label."""
+    """Pictures side by side under one label; ``is_wide`` where they are maps wider than high."""
 
     label: str
     pictures: tuple[Picture, ...]
+    is_wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """A part of a section: heading, strips, what their lightness means, and a table, as far as there are any."""
+    """A part of a section: heading, strips, what their lightness means, words with values, and a table, if any."""
 
     heading: str = ""
     note: str = ""
     strips: tuple[Strip, ...] = ()
     scale: Scale | None = None
+    words: tuple[tuple[str, str], ...] = ()
     table: Table | None = None
 
 
@@ -139,7 +141,7 @@ def skeleton_svg(people: Sequence[npt.NDArray[np.float32]], *, is_measured: bool
         dots += [f"{x * 100:.1f} {y * 100:.1f}" for x, y, _ in person[is_known]]
     dashes, cap = ("", "round") if is_measured else (' stroke-dasharray="4 3"', "square")
     bones = f'<path d="{"".join(lines)}" fill="none" stroke="currentColor" stroke-width="1.6"{dashes}/>'
-    joints = "".join(f"M{dot}h0" for dot in dots)
+    joints = "".join(f"M{dot}h.1" for dot in dots)
     colour = "#1f78b4" if is_measured else "#d55e00"
     marks = f'<path d="{joints}" fill="none" stroke="{colour}" stroke-width="4.5" stroke-linecap="{cap}"/>'
     frame = '<rect x="0.5" y="0.5" width="99" height="99" fill="none" stroke="currentColor" stroke-opacity=".25"/>'

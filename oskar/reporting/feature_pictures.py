@@ -1,4 +1,4 @@
-"""The sections on features: components over the video and the skeleton, and neighbours beside those by random weights."""
+"""The sections on features: components over video and skeleton, and neighbours, each beside random weights."""
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +60,9 @@ def component_exhibit(scene: Scene, features: dict[Modality, BothFeatures]) -> E
         return Exhibit(title, ("No pictured clip has a video or a skeleton.",))
     text = (
         f"Features of the target encoder, over {scene.sample.source}. The mean of each position is taken away first: "
-        "otherwise the picture shows where a token lies. Places of one colour have alike features. Signs and colours mean "
-        "nothing, and are not the same in the two rows. The first component stands alone in greys, for eyes and paper "
-        "without colour."
+        "otherwise the picture shows where a token lies. Places of one colour have alike features. Signs and colours "
+        "mean nothing, and are not the same for the run and for random weights. The first component stands alone in "
+        "greys too, for eyes and paper without colour."
     )
     return Exhibit(title, (text,), tuple(blocks))
 
@@ -74,8 +74,8 @@ def neighbour_exhibit(scene: Scene, features: dict[Modality, BothFeatures]) -> E
     if not blocks:
         return Exhibit(title, ("Fewer than two of the pictured clips have tokens.",))
     text = (
-        f"Among {scene.sample.source}, by the cosine of mean and deviation of a clip's features, standardised over these "
-        "clips. The same clips are asked in both rows."
+        f"Among {scene.sample.source}, by the cosine of mean and deviation of a clip's features, standardised over "
+        "these clips. The same clips are asked of the run and of random weights."
     )
     return Exhibit(title, (text,), tuple(blocks))
 
@@ -98,12 +98,13 @@ def _pictured(n: int) -> list[int]:
 
 def _shares(modality: Modality, both: dict[str, Components], n_clips: int) -> Block:
     rows = tuple(
-        (name, f"{found.position_share:.0%}", *(f"{share:.0%}" for share in found.shares)) for name, found in both.items()
+        (name, f"{found.position_share:.0%}", *(f"{share:.0%}" for share in found.shares))
+        for name, found in both.items()
     )
     head = ("weights", "by position alone", "1st", "2nd", "3rd")[: 2 + len(both["run"].shares)]
     caption = (
-        f"{modality.capitalize()}: share of the variance of features ({n_clips} clips) that a token's position explains, "
-        "and shares of the rest that the components explain."
+        f"{modality.capitalize()}: share of the variance of features ({n_clips} clips) that a token's position "
+        "explains, and shares of the rest that the components explain."
     )
     return Block(table=Table(caption, head, rows))
 
@@ -132,15 +133,15 @@ def _video_strips(scene: Scene, row: int, place: int, both: dict[str, Components
 
 
 def _skeleton_strips(scene: Scene, row: int, place: int, both: dict[str, Components]) -> list[Strip]:
-    """Of the first person, joints down and time across."""
+    """Of the first person, time down and joints across."""
     strips = []
     for name, found in both.items():
         people = found.values[place].reshape(scene.config.tokens.n_people, -1, N_JOINTS, found.values.shape[-1])
         person = next((p for p in people if not np.isnan(p).all()), people[0])
-        colours, greys = _as_colours(person.transpose(1, 0, 2))
+        colours, greys = _as_colours(person)
         kinds = (("three components", colours), ("first component", greys))
         pictures = tuple(Picture(source=png(pixels), alt=f"{kind} of {name}", caption=kind) for kind, pixels in kinds)
-        strips.append(Strip(f"{name} (joints down, time across)", pictures))
+        strips.append(Strip(f"{name} (time down, joints across)", pictures, is_wide=True))
     return strips
 
 
@@ -163,7 +164,7 @@ def _class_table(found: dict[str, Tensor], classes: list[object]) -> Table | Non
         return None
     cells_of = tuple("n/a" if share is None else f"{share:.1%}" for share in shares.values())
     n = next(iter(found.values())).shape[1]
-    caption = f"Share of the {n} nearest that have the clip’s class, over all {len(classes)} clips."
+    caption = f"Share of the {n} nearest that have the clip's class, over all {len(classes)} clips."
     return Table(caption, ("", *shares, "by chance"), (("same class", *cells_of, f"{expected_share(classes):.1%}"),))
 
 

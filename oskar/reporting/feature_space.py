@@ -23,7 +23,7 @@ _EDGES = (0.02, 0.98)  # quantiles of a component that become black and white
 class ClipFeatures:
     """Features of the clips ``rows`` int64 ``[n]`` of a sample that have the modality.
 
-    ``pooled`` ``[n, 2 D]`` as heads see them; ``tokens`` ``[k, N, D]`` of the first k, NaN where a token does not exist.
+    ``pooled`` ``[n, 2 D]`` as heads see them; ``tokens`` ``[k, N, D]`` of the first k, NaN where there is none.
     """
 
     rows: Tensor
@@ -48,14 +48,18 @@ class Components:
 def encode_sample(encoder: TokenEncoder, clips: ClipBatch, config: Config, modality: Modality) -> ClipFeatures | None:
     """Features of one modality; None where no clip has it."""
     is_usable = torch.cat(
-        [has_tokens(clips.rows(some), config, modality) for some in torch.split(torch.arange(len(clips)), _CLIPS_AT_ONCE)]
+        [
+            has_tokens(clips.rows(some), config, modality)
+            for some in torch.split(torch.arange(len(clips)), _CLIPS_AT_ONCE)
+        ]
     )
     rows = is_usable.nonzero().squeeze(1)
     if len(rows) == 0:
         return None
     n_tokens, width = modality_specs(config.tokens)[modality].n_tokens, config.model.width
     n_kept = max(int(_MOST_VALUES // (n_tokens * width)), 1)
-    pooled, kept = [], []
+    pooled: list[Tensor] = []
+    kept: list[Tensor] = []
     for some in torch.split(rows, _CLIPS_AT_ONCE):
         packed = tokens_of(clips.rows(some), config, modality)
         latents = encoder(packed, config.model.target_attention).float()
@@ -114,7 +118,7 @@ def share_of_same_class(neighbours: Tensor, classes: list[object]) -> float | No
         if own is not None
         for other in row
     ]
-    return sum(hits) / len(hits) if hits else None
+    return hits.count(True) / len(hits) if hits else None
 
 
 def expected_share(classes: list[object]) -> float:

@@ -79,8 +79,9 @@ def _weights(run: RunFolder, notes: list[str]) -> Weights | None:
     except InputError as error:
         notes.append(f"There are no weights to draw with: {error}")
         return None
-    if weights.step is not None and weights.step < run.config.train.steps:
-        notes.append(f"Pictures are of step {weights.step:,}, the newest checkpoint of {run.config.train.steps:,} steps.")
+    n_steps = run.config.train.steps
+    if weights.step is not None and weights.step < n_steps:
+        notes.append(f"Pictures are of step {weights.step:,} of {n_steps:,}, the newest checkpoint.")
     return weights
 
 

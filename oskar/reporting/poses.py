@@ -83,11 +83,11 @@ def pose_exhibit(scene: Scene) -> Exhibit:
         places["mean pose"], decoded["mean pose"] = decoder.mean_places[decoded[name].joint], decoded[name]
     order = ("run", "random weights", "mean pose")
     text = (
-        f"The predictor hides joints and says what their latents are; a ridge regression, one for all joints, reads from "
-        f"that where in their person’s box they lie. It learns on {len(learnt)} of the clips, with the encoder and the "
-        f"predictor frozen, and is tested on {len(tested)} others. The mean pose knows the box and the joint alone. "
-        "Solid bones and round joints are measured, dashed bones and square joints are predicted: each joint of a predicted "
-        "pose was hidden, in one draw or another."
+        "What the predictor says of hidden joints, and where in their person's box a ridge regression, one for all "
+        f"joints, takes them to be from that. It learns on {len(learnt)} of the clips, with encoder and predictor "
+        f"frozen, and is tested on {len(tested)} others. The mean pose knows the box and the joint alone. Solid bones "
+        "and round joints are measured, dashed bones and square joints are predicted: each joint of a predicted pose "
+        "was hidden, in one draw or another."
     )
     table = Table(
         "Mean distance of predicted from measured joints, as a share of the longer side of their box.",

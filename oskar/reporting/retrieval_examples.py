@@ -42,7 +42,7 @@ def retrieval_exhibit(run: Path, opened: Sequence[OpenedData]) -> Exhibit:
     if not blocks:
         text = f"There is no evaluation of retrieval yet: oskar evaluate RUN --task {TASK} --data DATA writes one."
         return Exhibit(_TITLE, (text,))
-    text = "Captions of the test split and the clips found for them, best first. The sign ✓ marks the caption’s own clip."
+    text = "Captions of the test split and the clips found for them, best first; ✓ marks the caption's own clip."
     return Exhibit(_TITLE, (text,), tuple(blocks))
 
 
@@ -98,7 +98,7 @@ def _blocks(folder: Path, modality: str, opened: Sequence[OpenedData]) -> list[B
 
 def _strip(query: Query, opened: Sequence[OpenedData]) -> Strip:
     random = "" if query.random_rank is None else f", {query.random_rank:g} with random weights"
-    pictures = [_picture(query.clip_id, "the caption’s clip: ", opened)]
+    pictures = [_picture(query.clip_id, "the caption's clip: ", opened)]
     pictures += [_picture(found, "✓ " if found == query.clip_id else "✕ ", opened) for found in query.found]
     return Strip(f"“{query.caption}” (its clip has rank {query.rank:g}{random})", tuple(pictures))
 
