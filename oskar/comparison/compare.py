@@ -11,14 +11,13 @@ from oskar.comparison.budget import Budget, steps_of
 from oskar.comparison.outcome import Evaluated, Outcome, write_outcomes
 from oskar.config import Config
 from oskar.data.open import open_split, open_training
-from oskar.data.people_reader import parse_people
-from oskar.errors import InputError, StoppedRunError
+from oskar.errors import InputError, InterruptedRunError, StoppedRunError
 from oskar.modalities import Modality
 from oskar.recipes import recipe
 from oskar.tasks.labelled import labels_of, require_labelled
 from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 from oskar.tasks.transfer import what_is_read
-from oskar.train.pretrain import ENVIRONMENT_FILE, pretrain
+from oskar.train.pretrain import ENVIRONMENT_FILE, places_of, pretrain
 from oskar.train.record import write_json_atomic
 
 PLAN = "plan.json"
@@ -68,15 +67,25 @@ def compare(
         if len(set(values)) < len(values):
             raise InputError(f"{name}s {', '.join(map(str, values))}: one twice", fix=f"name every {name} once")
     contestants = [_contestant(recipe(name).with_overrides(list(overrides)), data, probe) for name in recipes]
-    settings = {"data": _places(data), "budget": budget.to_json(), "overrides": list(overrides), "probe": asdict(probe)}
-    plan = _Plan.open(out, json.loads(json.dumps(settings)))
+    settings = {
+        "data": places_of(data),
+        "budget": budget.to_json(),
+        "overrides": list(overrides),
+        "probe": asdict(probe),
+    }
+    plan = _Plan.open(out, settings)
     steps = {c.name: plan.steps(c.config, budget, data) for c in contestants}
     outcomes: list[Outcome] = []
     for seed in seeds:
         for contestant in contestants:
             train = replace(contestant.config.train, seed=seed, steps=steps[contestant.name])
             seeded = replace(contestant, config=replace(contestant.config, train=train))
-            outcomes.append(_run(seeded, data, out, replace(probe, seed=seed)))
+            try:
+                outcomes.append(_run(seeded, data, out, replace(probe, seed=seed)))
+            except InterruptedRunError as error:
+                raise InterruptedRunError(
+                    f"the comparison in {out} was interrupted ({error})", fix="give the same command again to go on"
+                ) from error
             n_left = len(recipes) * len(seeds) - len(outcomes)
             result = write_outcomes(out, outcomes, settings, n_left)
     return result
@@ -110,10 +119,6 @@ def _check_labelled(config: Config, name: str, modality: Modality, test: str) ->
     for split in (config.data.split, test):
         opened = open_split([name], read, None, split, modality)
         require_labelled(len(labels_of(opened.reader)), split, opened.names)
-
-
-def _places(data: Sequence[str]) -> list[str]:
-    return [name if parse_people(name) is not None else str(Path(name).resolve()) for name in data]
 
 
 @dataclass(frozen=True, slots=True)

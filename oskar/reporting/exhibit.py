@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +13,8 @@ from matplotlib.image import imsave
 
 from oskar.tokens.layouts import INTERNAL
 
+_PNG_URI, _PNG_SIGNATURE = "data:image/png;base64,", b"\x89PNG\r\n\x1a\n"
+MOST_FILE_BYTES = 500_000
 LARGEST_SIDE = 128  # pixels of a picture of a frame
 _CELL = 10  # pixels of a cell of a map
 _EMPTY, _CROSS = 225, 160  # greys of a cell without a value
@@ -90,7 +93,15 @@ def png(pixels: npt.NDArray[np.uint8]) -> str:
     """The data URI of a picture ``[H, W, 3]``; the same bytes for the same pixels."""
     buffer = io.BytesIO()
     imsave(buffer, pixels, format="png", metadata={"Software": ""})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _PNG_URI + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def png_file(path: Path) -> str | None:
+    """The data URI of a saved PNG; None where it is none, or too large for the page."""
+    content = path.read_bytes()
+    if not content.startswith(_PNG_SIGNATURE) or len(content) > MOST_FILE_BYTES:
+        return None
+    return _PNG_URI + base64.b64encode(content).decode("ascii")
 
 
 def smaller(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

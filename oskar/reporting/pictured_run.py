@@ -97,7 +97,7 @@ def load_weights(run: Path, config: Config) -> Weights:
         return Weights(_at_rest(module), start, int(state["step"]))
     if not (run / "encoder").is_dir():
         raise InputError(
-            f"{run} has neither a checkpoint nor an encoder", fix="let the run reach train.checkpoint_every_steps"
+            "the run has neither a checkpoint nor an encoder", fix="let it reach train.checkpoint_every_steps"
         )
     return Weights(_at_rest(load_transfer(run).module), start, None)
 
@@ -118,8 +118,8 @@ def take_sample(data: Sequence[str], config: Config, words: Words | None) -> Sam
     Raises:
         InputError: data that cannot be opened, or of which no clip can be read.
     """
-    if words is None:
-        config = replace(config, data=replace(config.data, captions="none"))
+    captions = "none" if words is None else config.data.captions
+    config = replace(config, data=replace(config.data, captions=captions, tokenizer=None, cache_dir=None))
     opened, splits = zip(*(_open(name, config, words) for name in data), strict=True)
     per_reader = -(-_n_clips(config) // len(opened))
     batches: list[ClipBatch] = []

@@ -42,7 +42,7 @@ def draw_pictures(run: RunFolder, data: Sequence[str]) -> Pictures:
         features = encode_both(scene)
         exhibits += [error_exhibit(scene), component_exhibit(scene, features), neighbour_exhibit(scene, features)]
         if "skeleton" in run.modalities:
-            exhibits.append(pose_exhibit(scene))
+            exhibits.append(pose_exhibit(scene, run.path))
     if "text" in run.modalities:
         exhibits.append(retrieval_exhibit(run.path, () if sample is None else sample.opened))
     if sample is not None and sample.drawn is not None:

@@ -1,6 +1,7 @@
 """Predicted poses: a linear map from what the predictor says of hidden joints to where they are."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,16 @@ from oskar.masking.packing import ModalityTokens, build_batch
 from oskar.modalities import N_JOINTS
 from oskar.pretraining import MaskedPrediction
 from oskar.reporting.error_map import draws_of, repeated, shown_steps
-from oskar.reporting.exhibit import Block, Exhibit, Picture, Strip, Table, skeleton_svg
+from oskar.reporting.exhibit import Block, Exhibit, Picture, Strip, Table, png_file, skeleton_svg
 from oskar.reporting.pictured_run import Scene
+from oskar.reporting.results import read_json
 
 PENALTY_SHARE = 0.01  # of the ridge regression, as a share of its number of examples
 _DRAWS_EACH = 8  # of every clip that the decoder learns on
 _CLIPS_AT_ONCE = 16
 _SMALLEST_BOX = 1e-3
 _TITLE = "Predicted poses"
+SAVED_TASK, N_SAVED = "pose-decoding", 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,30 @@ class Decoder:
         return self.mean_places[joints.joint] + (joints.features - self.mean) / self.deviation @ self.weights
 
 
-def pose_exhibit(scene: Scene) -> Exhibit:
+def pose_exhibit(scene: Scene, run: Path) -> Exhibit:
+    """Poses by a decoder fitted here, then the pictures that evaluations of pose decoding saved in the run folder."""
+    fitted = fitted_exhibit(scene)
+    return Exhibit(fitted.title, fitted.paragraphs, fitted.blocks + tuple(saved_blocks(run)))
+
+
+def saved_blocks(run: Path) -> list[Block]:
+    """The first pictures of every evaluation of pose decoding, as it drew them."""
+    blocks = []
+    for folder in sorted(run.glob("evaluations/*")):
+        summary = read_json(folder / "summary.json")
+        if summary is None or summary.get("task") != SAVED_TASK:
+            continue
+        pictures = [
+            Picture(source=png_file(path), alt=f"Decoded poses, {path.stem}", caption=path.stem)
+            for path in sorted(folder.glob("pictures/*.png"))[:N_SAVED]
+        ]
+        if pictures:
+            strips = tuple(Strip("", (picture,), is_wide=True) for picture in pictures)
+            blocks.append(Block(heading=f"Saved by {folder.name}", strips=strips))
+    return blocks
+
+
+def fitted_exhibit(scene: Scene) -> Exhibit:
     """Fit a decoder on every other clip for the run and for random weights, and draw a clip of the others."""
     if not scene.weights.has_predictor:
         return Exhibit(_TITLE, ("The run has no checkpoint any more, and its encoder alone predicts nothing.",))

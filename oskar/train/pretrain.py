@@ -76,6 +76,11 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
     return summary
 
 
+def places_of(data: Sequence[str]) -> list[str]:
+    """``--data`` as it can be given from any folder: paths absolute, all else (``people``) as it is."""
+    return [str(Path(name).resolve()) if parse_people(name) is None and Path(name).exists() else name for name in data]
+
+
 def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
     """Write ``encoder/``: the weights transfer uses, the configuration, and the words of captions."""
     source = module.fusion if module.momentum is None else module.momentum.encoders
@@ -145,8 +150,7 @@ def _write_start(
 ) -> None:
     if opened.words is not None:
         opened.words.save(out / WORDS_FILE)
-    places = [name if parse_people(name) is not None else str(Path(name).resolve()) for name in given]
-    data = {"names": list(opened.names), "sha256": opened.sha256, "places": places}
+    data = {"names": list(opened.names), "sha256": opened.sha256, "places": places_of(given)}
     write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data})
     write_text_atomic(out / "config.json", config.to_json())  # last: it marks the folder as a run
 
