@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,21 @@ from runs import TINY, packed_folder, shrunk, video_folder
 
 from oskar.clip import ClipBatch
 from oskar.config import Config
+from oskar.data.people import PeopleWorld, generate
 from oskar.errors import InputError
 from oskar.masking.packing import build_batch
 from oskar.pretraining import MaskedPrediction
 from oskar.recipes import recipe
-from oskar.reporting import pictured_run
+from oskar.reporting import error_map, pictured_run
 from oskar.reporting.drawn_clip import draw_batch
 from oskar.reporting.error_map import clip_errors, repeated
 from oskar.reporting.page import write_report
 from oskar.reporting.pictured_run import load_weights, places_of_data, start_weights, take_sample
-from oskar.reporting.retrieval_examples import chosen_queries, read_queries
+from oskar.reporting.pictures import draw_pictures
+from oskar.reporting.poses import saved_blocks
+from oskar.reporting.retrieval_examples import chosen_queries, read_queries, retrieval_exhibit
+from oskar.reporting.run_folder import read_run
+from oskar.tokens.words import train_words
 from oskar.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from oskar.train.pretrain import pretrain
 
@@ -41,6 +46,7 @@ SECTIONS = (
 def _few_clips() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictured_run, "MOST_CLIPS", 24)
+        patch.setattr(error_map, "MOST_DRAWS", 24)
         yield
 
 
@@ -65,7 +71,11 @@ def write_predictions(folder: Path, ids: list[str]) -> None:
 def people_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps on the built-in people with captions, and a saved evaluation of retrieval."""
     run = tmp_path_factory.mktemp("runs") / "people"
-    config = recipe("oskar-tiny").with_overrides([*TINY, "data.captions=written", "tokens.vocabulary_size=300"])
+    words = run.with_name("words.json")
+    captions = generate(PeopleWorld(n_frames=2, resolution=16), torch.arange(64), 0).captions
+    train_words(captions, 300).save(words)
+    settings = ("data.captions=written", "tokens.vocabulary_size=300", f"data.tokenizer={words}")
+    config = recipe("oskar-tiny").with_overrides([*TINY, *settings])
     pretrain(config, ["people:40"], run)
     ids = [f"people/0/test/{i:06d}" for i in range(6)]
     write_predictions(run / "evaluations" / "text-video-retrieval-video-people-seed0", ids)
@@ -124,6 +134,19 @@ def test_the_same_run_draws_the_same(people_run: Path, page: Page, tmp_path: Pat
     assert path.read_text("utf-8") == page.source
 
 
+class Drawn:
+    """The pictures of a run without the rest of its page: all their words, and their notes."""
+
+    def __init__(self, run: Path, data: Sequence[str] = ()) -> None:
+        pictures = draw_pictures(read_run(run), data)
+        self.notes = " ".join(pictures.notes)
+        self.titles = [exhibit.title for exhibit in pictures.exhibits]
+        self.text = " ".join(" ".join(exhibit.paragraphs) for exhibit in pictures.exhibits)
+        self.blocks = [block for exhibit in pictures.exhibits for block in exhibit.blocks]
+        self.tables = [block.table.caption for block in self.blocks if block.table is not None]
+        self.batch = pictures.batch
+
+
 def copied(run: Path, to: Path) -> Path:
     shutil.copytree(run, to / run.name)
     return to / run.name
@@ -132,14 +155,15 @@ def copied(run: Path, to: Path) -> Path:
 def test_without_a_checkpoint_features_are_drawn_and_errors_are_not(people_run: Path, tmp_path: Path) -> None:
     run = copied(people_run, tmp_path)
     shutil.rmtree(run / "checkpoints")
-    found = Page(write_report(run).read_text("utf-8"))
+    found = Drawn(run)
     assert found.text.count("The run has no checkpoint any more, and its encoder alone predicts nothing.") == 2
     assert "Features of the target encoder, over 24 clips, evenly from people (split test)" in found.text
     shutil.rmtree(run / "encoder")
-    found = Page(write_report(run).read_text("utf-8"))
-    assert "There are no weights to draw with: the run has neither a checkpoint nor an encoder" in found.text
-    assert "4 clips of the run" in found.text  # the batch needs no weights
-    assert "Retrieval examples" in found.text
+    found = Drawn(run)
+    assert "There are no weights to draw with: the run has neither a checkpoint nor an encoder" in found.notes
+    assert found.batch is not None
+    assert found.batch.is_of_data  # it needs no weights
+    assert found.titles == ["Retrieval examples"]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_rest_drawn(people_run: Path, tmp_path: Path) -> None:
@@ -149,9 +173,9 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_drawn(people_run: Path, tmp_
     with (newest / "tensors.safetensors").open("r+b") as file:
         file.seek(500)
         file.write(b"\0\0\0\0\1\1\1\1")
-    found = Page(write_report(run).read_text("utf-8"))
-    assert re.search(r"There are no weights to draw with: \S*tensors\.safetensors", found.text)
-    assert "A batch as the model sees it" in found.text
+    found = Drawn(run)
+    assert re.search(r"There are no weights to draw with: \S*tensors\.safetensors", found.notes)
+    assert found.batch is not None
 
 
 def test_a_checkpoint_before_the_end_is_named(people_run: Path, tmp_path: Path) -> None:
@@ -159,7 +183,7 @@ def test_a_checkpoint_before_the_end_is_named(people_run: Path, tmp_path: Path) 
     text = (run / "config.json").read_text().replace('"steps": 3', '"steps": 30')
     (run / "config.json").write_text(text)
     (run / "summary.json").unlink()
-    assert "Pictures are of step 3 of 30, the newest checkpoint." in Page(write_report(run).read_text("utf-8")).text
+    assert "Pictures are of step 3 of 30, the newest checkpoint." in Drawn(run).notes
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +207,11 @@ def test_the_run_says_where_its_data_lie(skeleton_run: Path, people_run: Path) -
 
 
 def test_data_that_are_gone_are_said_to_be(skeleton_run: Path, tmp_path: Path) -> None:
-    found = Page(write_report(skeleton_run, out=tmp_path / "there.html").read_text("utf-8"))
+    found = Drawn(skeleton_run)
     assert "12 clips, evenly from joints (split test)" in found.text
-    assert "is of the built-in people" not in found.text
+    assert found.batch is not None
+    assert found.batch.is_of_data
+    assert found.notes == ""
     folder = tmp_path / "copy"
     shutil.copytree(skeleton_run.parent, folder)
     run = folder / "run"
@@ -193,22 +219,23 @@ def test_data_that_are_gone_are_said_to_be(skeleton_run: Path, tmp_path: Path) -
     values["data"]["places"] = [str(folder / "joints")]
     (run / "environment.json").write_text(json.dumps(values))
     shutil.rmtree(folder / "joints")
-    found = Page(write_report(run).read_text("utf-8"))
-    assert re.search(r"cannot be read, so no clip of them is drawn: data \S*joints: does not exist", found.text)
-    assert "is of the built-in people" in found.text
-    assert "Nearest neighbours" not in found.text
+    page = Page(write_report(run).read_text("utf-8"))
+    assert re.search(r"cannot be read, so no clip of them is drawn: data \S*joints: does not exist", page.text)
+    assert "is of the built-in people" in page.text
+    assert "Nearest neighbours" not in page.text
     del values["data"]["places"]
     (run / "environment.json").write_text(json.dumps(values))
-    assert "name them with --data" in Page(write_report(run).read_text("utf-8")).text
+    assert "name them with --data" in Drawn(run).notes
 
 
 def test_other_data_are_drawn_and_named(skeleton_run: Path, tmp_path: Path) -> None:
     other = packed_folder(tmp_path / "others", 10)
-    found = Page(write_report(skeleton_run, [str(other)], tmp_path / "page.html").read_text("utf-8"))
+    found = Drawn(skeleton_run, [str(other)])
     assert "5 clips, evenly from others (split test)" in found.text
-    assert "which are not the data the run learned from" in found.text
+    assert "which are not the data the run learned from" in found.notes
     with pytest.raises(InputError, match=r"nowhere: does not exist"):
         write_report(skeleton_run, [str(tmp_path / "nowhere")], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_clips_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
@@ -216,14 +243,14 @@ def test_clips_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
     config = recipe("oskar-tiny").with_overrides([*TINY, 'tokens.modalities=["video"]', "train.steps=1"])
     pretrain(config, [str(data)], tmp_path / "run")
     (data / "v2.mkv").write_bytes(b"no video")
-    found = Page(write_report(tmp_path / "run").read_text("utf-8"))
-    assert re.search(r"1 of the clips chosen for pictures could not be read \(videos/v2: ", found.text)
+    found = Drawn(tmp_path / "run")
+    assert re.search(r"1 of the clips chosen for pictures could not be read \(videos/v2: ", found.notes)
     assert "5 clips, evenly from videos (the clips it trains on)" in found.text
-    assert "same class" not in found.text  # there are no classes
+    assert not any("nearest that have" in caption for caption in found.tables)  # there are no classes
     for number in range(6):
         (data / f"v{number}.mkv").write_bytes(b"no video")
-    found = Page(write_report(tmp_path / "run").read_text("utf-8"))
-    assert re.search(r"no clip of \S*videos can be read", found.text)
+    found = Drawn(tmp_path / "run")
+    assert re.search(r"no clip of \S*videos can be read", found.notes)
 
 
 @pytest.mark.parametrize("name", ["vjepa-tiny", "mae-tiny", "oskar-custom"])
@@ -237,11 +264,12 @@ def test_recipes_of_every_kind_are_drawn(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = MaskedPrediction(config)
     save_checkpoint(run, 20, {f"module/{key}": value for key, value in module.state_dict().items()}, {})
-    found = Page(write_report(run).read_text("utf-8"))
+    found = Drawn(run)
     has_people = "skeleton" in config.tokens.modalities
-    assert "by position alone" in found.source
-    assert ("Mean distance of predicted from measured joints" in found.text) == has_people
-    assert "could not be drawn" not in found.text
+    assert "Principal components of features" in found.titles
+    assert any("share of the variance of features" in caption for caption in found.tables)
+    assert any("Mean distance of predicted from measured" in caption for caption in found.tables) == has_people
+    assert found.notes == ""
 
 
 def seeded(config: Config, seed: int) -> MaskedPrediction:
@@ -328,7 +356,7 @@ def test_predictions_that_are_damaged_are_named(people_run: Path, tmp_path: Path
     ]
     path.write_text("weights,direction\npretrained,text_to_video\n")
     with pytest.raises(InputError, match=r"predictions\.csv is not the predictions of retrieval"):
-        write_report(run)
+        retrieval_exhibit(run, ())
 
 
 def test_examples_are_taken_evenly(people_run: Path) -> None:
@@ -347,7 +375,9 @@ def test_saved_poses_are_shown(people_run: Path, tmp_path: Path) -> None:
     png = bytes.fromhex("89504e470d0a1a0a") + b"rest"
     (folder / "pictures" / "00-clip.png").write_bytes(png)
     (folder / "pictures" / "01-fake.png").write_bytes(b"<script>")
-    found = Page(write_report(run).read_text("utf-8"))
-    assert "Saved by pose-decoding-video-people-seed0" in found.text
-    assert "data:image/png;base64,iVBORw0KGgpyZXN0" in found.source
-    assert "Decoded poses, 01-fake" in found.attributes("aria-label")  # an empty place: it is no PNG
+    (block,) = saved_blocks(run)
+    assert block.heading == "Saved by pose-decoding-video-people-seed0"
+    real, fake = (strip.pictures[0] for strip in block.strips)
+    assert real.source == "data:image/png;base64,iVBORw0KGgpyZXN0"
+    assert fake.source is None  # no PNG, so an empty place
+    assert saved_blocks(tmp_path) == []

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -162,6 +163,7 @@ def write_outcomes(out: Path, outcomes: Sequence[Outcome], settings: Mapping[str
         "table": table_of(rows),
         "runs": [asdict(outcome) for outcome in outcomes],
     }
+    values = json.loads(json.dumps(values))  # tuples become the lists that they are in the file
     write_json_atomic(out / COMPARISON, values)
     return values
 
