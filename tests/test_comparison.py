@@ -22,7 +22,8 @@ from oskar.config import Config
 from oskar.errors import InputError, InterruptedRunError, StoppedRunError
 from oskar.recipes import recipe
 from oskar.reporting.side_by_side import report, write_compared
-from oskar.tasks.recognition import ProbeConfig
+from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
+from oskar.train.pretrain import pretrain
 
 SMALL = (*TINY, 'tokens.modalities=["skeleton"]')
 PROBE = ProbeConfig(steps=4)
@@ -113,7 +114,6 @@ def test_means_and_deviations_by_hand() -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is pretrained ("p") and evaluated ("e") from here on."""
     calls: list[str] = []
-    pretrain, evaluate = compare_module.pretrain, compare_module.evaluate_recognition
 
     def counting_pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = False) -> dict[str, Any]:
         calls.append(f"p {out.name} {resume}")
@@ -121,7 +121,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counting_evaluate(folder: Path, *rest: Any) -> dict[str, Any]:
         calls.append(f"e {folder.name}")
-        return evaluate(folder, *rest)
+        return evaluate_recognition(folder, *rest)
 
     monkeypatch.setattr(compare_module, "pretrain", counting_pretrain)
     monkeypatch.setattr(compare_module, "evaluate_recognition", counting_evaluate)
@@ -146,6 +146,7 @@ def test_what_is_finished_is_not_done_again(done: Path, data: Path, counted: lis
     assert again["table"] == before["table"]  # the same clips, masks, weights and heads
 
 
+@pytest.mark.slow
 def test_recipes_and_seeds_may_be_added(done: Path, data: Path, counted: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(done, out)
@@ -189,8 +190,6 @@ def test_a_run_of_other_settings_in_its_place_is_refused(done: Path, data: Path,
 def test_a_run_that_stops_is_listed_and_the_others_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oskar: CommandLine
 ) -> None:
-    pretrain = compare_module.pretrain
-
     def stopping(config: Config, data: Sequence[str], out: Path, *, resume: bool = False) -> dict[str, Any]:
         if config.recipe == "oskar-tiny":
             raise StoppedRunError("step 1: loss nan", fix="lower train.lr")
@@ -242,7 +241,7 @@ def test_minutes_become_steps_without_the_start_of_a_run(tmp_path: Path, monkeyp
 def test_a_budget_is_one_positive_number() -> None:
     for arguments in ({}, {"samples": 3, "minutes": 1.0}, {"samples": 0}, {"minutes": -1.0}, {"minutes": float("inf")}):
         with pytest.raises(InputError, match="--budget-"):
-            Budget(**arguments)  # type: ignore[arg-type]
+            Budget(**arguments)
 
 
 def test_minutes_are_measured_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +285,7 @@ def test_wrong_words_are_refused_before_anything_trains(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_a_recipe_cannot_be_evaluated_on_is_listed(data: Path, tmp_path: Path) -> None:
     """Video and skeletons are trained together where only some of the data have each."""
     videos = video_folder(tmp_path / "clips", 8, label=lambda i: "ab"[i % 2], split=lambda i: ("train", "test")[i // 4])

@@ -128,6 +128,7 @@ def test_retrieval_shows_right_and_wrong(page: Page) -> None:
     assert page.text[page.text.index("“a wrong one”") :].count("✕") == 3
 
 
+@pytest.mark.slow
 def test_the_same_run_draws_the_same(people_run: Path, page: Page, tmp_path: Path) -> None:
     path = write_report(people_run, out=tmp_path / "again.html")
     assert path == tmp_path / "again.html"
@@ -253,7 +254,10 @@ def test_clips_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
     assert re.search(r"no clip of \S*videos can be read", found.notes)
 
 
-@pytest.mark.parametrize("name", ["vjepa-tiny", "mae-tiny", "oskar-custom"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("vjepa-tiny", "oskar-custom")), "mae-tiny"],
+)
 def test_recipes_of_every_kind_are_drawn(name: str, tmp_path: Path) -> None:
     """Several views, all tokens as context, no momentum encoder, an encoder for each modality."""
     config = replace(shrunk(name), data=replace(shrunk(name).data, captions="none"))
@@ -292,12 +296,12 @@ def test_errors_are_means_over_the_draws(small_config: Config, make_clips: Any) 
             for slot, token in zip(tokens.slots.tolist(), tokens.token_idx.tolist(), strict=True):
                 listed.setdefault((m, token), []).append(float(output.comparison.error[0, slot]))
     for m, name in enumerate(module.modalities):
-        errors = found[name].errors  # type: ignore[index]
+        errors = found[name].errors
         for token, value in enumerate(errors):
             assert np.isnan(value) == ((m, token) not in listed)
             if not np.isnan(value):
                 assert value == pytest.approx(np.mean(listed[m, token]), rel=1e-4)
-        assert found[name].mean == pytest.approx(np.nanmean(errors))  # type: ignore[index]
+        assert found[name].mean == pytest.approx(np.nanmean(errors))
 
 
 def test_draws_of_one_clip_differ(small_config: Config, make_clips: Any) -> None:
