@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from oskar.cli.check import check
+from oskar.cli.compare import compare
 from oskar.cli.demo import demo
 from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
@@ -48,6 +49,7 @@ for verb in (
     index,
     search,
     serve,
+    compare,
     report,
 ):
     app.command()(verb)

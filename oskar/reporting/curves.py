@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oskar.reporting.figures import MAX_POINTS, Series, line_panel
+from oskar.reporting.figures import MAX_POINTS, Series, Stroke, line_panel
 
 Record = Mapping[str, Any]
 
@@ -18,6 +18,7 @@ class Panel:
     note: str
     svg: str | None
     last: str
+    over: str = "steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,46 @@ def optimisation_panels(records: Sequence[Record]) -> list[Panel]:
 def health_panels(records: Sequence[Record], modalities: Sequence[str]) -> list[Panel]:
     """One panel per measure of ``oskar.train.health.measure``, with all modalities."""
     return [_panel(records, measure, modalities) for measure in _HEALTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The records of one run among several; runs of one ``label`` are drawn alike."""
+
+    label: str
+    records: Sequence[Record]
+    clips_per_step: int
+
+
+_COMPARED = (
+    _Measure("Mean error per target token", "", "loss"),
+    _Measure("Response of targets", "At 0 targets do not depend on contents.", "response_target"),
+    _Measure("Rank of targets", "Effective number of directions in which clips differ.", "rank_target"),
+    _Measure(
+        "Explained content", "Share of what varies at a position that is explained.", "explained_content", lowest=-1.0
+    ),
+)
+
+
+def compared_panels(curves: Sequence[Curve], modalities: Sequence[str], strokes: Mapping[str, Stroke]) -> list[Panel]:
+    """Panels of several runs over clips seen, one for each measure and modality that any of the runs has."""
+    panels = []
+    for measure in _COMPARED:
+        for modality in (("all",) if measure.prefix == "loss" else ()) + tuple(modalities):
+            found = [(curve, _series(curve.records, measure, modality)) for curve in curves]
+            series = [
+                Series(curve.label, tuple(step * curve.clips_per_step for step in line.steps), line.values)
+                for curve, line in found
+                if line.values
+            ]
+            if not series:
+                continue
+            name = f"{measure.prefix}-{modality}"
+            svg = line_panel(series, name, lowest=measure.lowest, strokes=strokes, over="clips seen", has_legend=False)
+            last = ", ".join(f"{line.name} {line.values[-1]:.4g}" for line in series)
+            title = measure.title if modality == "all" else f"{measure.title}: {modality}"
+            panels.append(Panel(title, measure.note, svg, last, "clips seen"))
+    return panels
 
 
 def _panel(records: Sequence[Record], measure: _Measure, names: Sequence[str]) -> Panel:

@@ -1,5 +1,6 @@
-"""One clip of the built-in people with the tokens that a run's configuration makes visible and target."""
+"""Clips with the tokens that a run's configuration makes visible and target."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from oskar.config import Config
 from oskar.data.people import PeopleWorld, clip_name, generate
 from oskar.masking.plan import View, draw_views
 from oskar.modalities import N_JOINTS, Modality, modality_specs
+from oskar.reporting.exhibit import smaller
 from oskar.reporting.figures import picture_figure
 from oskar.tokens import token_sources
 from oskar.tokens.words import Words
@@ -64,30 +66,60 @@ class DrawnView:
 
 @dataclass(frozen=True, slots=True)
 class DrawnClip:
-    """Clip ``index`` of the built-in people; ``n_steps`` time steps, of which some are pictured."""
+    """A clip of ``n_steps`` time steps, of which some are pictured."""
 
     clip_id: str
-    index: int
     n_steps: int
     views: tuple[DrawnView, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnBatch:
+    """Clips drawn together; ``is_of_data`` is False where they are of the built-in people for want of the run's data.
+
+    ``is_searched`` says that the clip is not the first, but the first that tells something.
+    """
+
+    clips: tuple[DrawnClip, ...]
+    is_of_data: bool
+    is_searched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Planned:
-    """A clip with its plan: ``codes[v][m]`` int64 ``[N]`` says what each token is in view v."""
+    """Clips with their plan: ``codes[v][m]`` int64 ``[B, N]`` says what each token is in view v."""
 
     clips: ClipBatch
     codes: tuple[dict[Modality, Tensor], ...]
 
     @property
     def is_telling(self) -> bool:
-        """Whether every modality of the clip has visible tokens and targets."""
+        """Whether every modality of a single clip has visible tokens and targets."""
         return all(
             bool((code == kind).any()) for view in self.codes for code in view.values() for kind in (_VISIBLE, _TARGET)
         )
 
+    def row(self, row: int) -> tuple[dict[Modality, Tensor], ...]:
+        """Codes ``[N]`` of one clip."""
+        return tuple({name: code[row] for name, code in view.items()} for view in self.codes)
 
-def draw_clip(config: Config, words: Words | None) -> DrawnClip | None:
+
+def draw_batch(clips: ClipBatch, clip_ids: Sequence[str], config: Config, words: Words | None) -> DrawnBatch:
+    """Clips of the run's data with the plan they get as a batch of step 0; the first with the most pictures."""
+    planned = _plan(clips, config)
+    n_steps = config.tokens.n_frames // config.tokens.tubelet_frames
+    drawn = []
+    for row, clip_id in enumerate(clip_ids):
+        one = clips.rows(torch.tensor([row]))
+        n_pictures = MAX_PICTURES if row == 0 else MAX_PICTURES // 2
+        views = tuple(
+            _draw_view(f"{row}-{v}", codes, one, words, config, n_pictures) for v, codes in enumerate(planned.row(row))
+        )
+        drawn.append(DrawnClip(clip_id, n_steps, views))
+    return DrawnBatch(tuple(drawn), is_of_data=True)
+
+
+def draw_people(config: Config, words: Words | None) -> DrawnBatch | None:
     """A clip of the built-in people at step 0 of a run; None where a run on text has no words.
 
     It is the first of ``N_CANDIDATES`` clips whose modalities all have visible tokens and targets,
@@ -97,21 +129,24 @@ def draw_clip(config: Config, words: Words | None) -> DrawnClip | None:
     """
     if config.tokens.modalities == ("text",) and (words is None or config.data.captions == "none"):
         return None
-    candidates = (_plan(index, config, words) for index in range(N_CANDIDATES))
-    index, planned = next(((i, p) for i, p in enumerate(candidates) if p.is_telling), (0, _plan(0, config, words)))
-    drawn = tuple(_draw_view(v, codes, planned.clips, words, config) for v, codes in enumerate(planned.codes))
+    candidates = (_plan(_clip(index, config, words), config) for index in range(N_CANDIDATES))
+    first = _plan(_clip(0, config, words), config)
+    index, planned = next(((i, p) for i, p in enumerate(candidates) if p.is_telling), (0, first))
+    views = tuple(
+        _draw_view(str(v), codes, planned.clips, words, config, MAX_PICTURES) for v, codes in enumerate(planned.row(0))
+    )
     n_steps = config.tokens.n_frames // config.tokens.tubelet_frames
-    return DrawnClip(clip_name(_SEED, index), index, n_steps, drawn)
+    clip = DrawnClip(clip_name(_SEED, index), n_steps, views)
+    return DrawnBatch((clip,), is_of_data=False, is_searched=index > 0)
 
 
-def _plan(index: int, config: Config, words: Words | None) -> _Planned:
-    clips = _clip(index, config, words)
+def _plan(clips: ClipBatch, config: Config) -> _Planned:
     specs = modality_specs(config.tokens)
     sources = token_sources(clips, config.tokens)
     views = draw_views(sources, specs, config.masking, seed=config.train.seed, step=_STEP, clip_ids=clips.clip_ids)
     place = {name: m for m, name in enumerate(specs)}
     return _Planned(
-        clips, tuple({name: _codes(view, place[name], s.is_valid[0]) for name, s in sources.items()} for view in views)
+        clips, tuple({name: _codes(view, place[name], s.is_valid) for name, s in sources.items()} for view in views)
     )
 
 
@@ -133,20 +168,21 @@ def _clip(index: int, config: Config, words: Words | None) -> ClipBatch:
 
 
 def _draw_view(
-    number: int, codes: dict[Modality, Tensor], clips: ClipBatch, words: Words | None, config: Config
+    name: str, codes: dict[Modality, Tensor], clips: ClipBatch, words: Words | None, config: Config, n_pictures: int
 ) -> DrawnView:
     counts = tuple(
-        Count(name, int((code >= 0).sum()), int((code == _VISIBLE).sum()), int((code == _TARGET).sum()))
-        for name, code in codes.items()
+        Count(modality, int((code >= 0).sum()), int((code == _VISIBLE).sum()), int((code == _TARGET).sum()))
+        for modality, code in codes.items()
     )
-    return DrawnView(_pictures(number, codes, clips, config), _words(codes.get("text"), clips, words), counts)
+    return DrawnView(_pictures(name, codes, clips, config, n_pictures), _words(codes.get("text"), clips, words), counts)
 
 
 def _codes(view: View, modality: int, is_valid: Tensor) -> Tensor:
-    """What each token of a modality is, int64 ``[N]``."""
+    """What each token of a modality is, int64 ``[B, N]``."""
     codes = torch.where(is_valid, _DROPPED, _UNAVAILABLE)
     for chosen, code in ((view.visible_idx, _VISIBLE), (view.target_idx, _TARGET)):
-        codes[chosen.token_idx[0][chosen.modality_idx[0] == modality]] = code
+        clip, slot = (chosen.modality_idx == modality).nonzero(as_tuple=True)
+        codes[clip, chosen.token_idx[clip, slot]] = code
     return codes
 
 
@@ -164,26 +200,30 @@ def _words(codes: Tensor | None, clips: ClipBatch, words: Words | None) -> tuple
 
 
 def _pictures(
-    number: int, codes: dict[Modality, Tensor], clips: ClipBatch, config: Config
+    name: str, codes: dict[Modality, Tensor], clips: ClipBatch, config: Config, n_pictures: int
 ) -> tuple[tuple[int, str], ...]:
-    """One picture for each of at most ``MAX_PICTURES`` time steps: the first frame of its tubelets."""
-    if clips.frames is None and clips.joints is None:
+    """One picture for each of at most ``n_pictures`` time steps: the first frame of its tubelets."""
+    has_video = clips.frames is not None and bool((codes["video"] >= 0).any())
+    has_people = clips.joints is not None and bool((codes["skeleton"] >= 0).any())
+    if not has_video and not has_people:
         return ()
     tokens = config.tokens
     n_steps, side = tokens.n_frames // tokens.tubelet_frames, tokens.resolution // tokens.patch_size
-    shown = np.unique(np.linspace(0, n_steps - 1, min(n_steps, MAX_PICTURES)).round().astype(int)).tolist()
+    shown = np.unique(np.linspace(0, n_steps - 1, min(n_steps, n_pictures)).round().astype(int)).tolist()
     pictures = []
     for step in shown:
         frame = step * tokens.tubelet_frames
         image = cells = places = None
-        if clips.frames is not None:
-            image = clips.frames[0, frame].permute(1, 2, 0).numpy()
+        if clips.frames is not None and has_video:
+            image = smaller(clips.frames[0, frame].permute(1, 2, 0).contiguous().numpy())
             cells = codes["video"].view(n_steps, side, side)[step].numpy()
-        if clips.joints is not None:
+        if clips.joints is not None and has_people:
             of_frame = codes["skeleton"].view(tokens.n_people, -1, N_JOINTS)[:, frame // tokens.segment_frames]
-            places = np.concatenate([clips.joints[0, :, frame, :, :2].flatten(0, 1), of_frame.reshape(-1, 1)], axis=1)
+            joints = clips.joints[0, :, frame].flatten(0, 1)
+            is_there = joints[:, 2] > 0  # a token may be available for another of its frames
+            places = np.concatenate([joints[:, :2], of_frame.reshape(-1, 1)], axis=1)[is_there.numpy()]
         picture = _Picture(image, cells, places)
-        svg = picture_figure(_SIDE_POINTS, _SIDE_POINTS, f"clip-{number}-{step}", picture.draw)
+        svg = picture_figure(_SIDE_POINTS, _SIDE_POINTS, f"clip-{name}-{step}", picture.draw)
         pictures.append((frame, svg))
     return tuple(pictures)
 
@@ -214,8 +254,8 @@ class _Picture:
 def _faded(image: npt.NDArray[np.uint8], cells: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """The image with its dropped tubelets nearly gone and its targets half gone."""
     shares = np.where(cells == _VISIBLE, 1.0, np.where(cells == _TARGET, 0.45, 0.15))
-    patch = image.shape[0] // cells.shape[0]
-    share = shares.repeat(patch, axis=0).repeat(patch, axis=1)[..., None]
+    row, column = (np.arange(n) * of // n for n, of in zip(image.shape, cells.shape, strict=False))
+    share = shares[row][:, column, None]
     return np.asarray((image * share + _PAPER * (1.0 - share)).round(), dtype=np.uint8)
 
 

@@ -3,9 +3,9 @@
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -38,6 +38,12 @@ STROKES = {
 }
 
 
+# 4 and 7 have no common factor: 28 lines differ before two are alike.
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D", "v", "x", "P")
+_COLOURS = ("#1f78b4", "#d55e00", "#138a63", "#7a4fb5", "#8a6d00", "#b0306a", INK)
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """One line: ``steps`` and ``values`` of equal length, without NaN."""
@@ -47,17 +53,26 @@ class Series:
     values: tuple[float, ...]
 
 
-def line_panel(series: Sequence[Series], name: str, *, is_log: bool = False, lowest: float | None = None) -> str:
+def line_panel(
+    series: Sequence[Series],
+    name: str,
+    *,
+    is_log: bool = False,
+    lowest: float | None = None,
+    strokes: Mapping[str, Stroke] = STROKES,
+    over: str = "step",
+    has_legend: bool = True,
+) -> str:
     """Draw a small panel of lines over steps; ``name`` keeps its ids apart from other figures'.
 
     Lines of more than ``MAX_POINTS`` points are drawn as means over groups of neighbours. Values
-    below ``lowest`` lie under the axis.
+    below ``lowest`` lie under the axis. ``strokes`` has one for the name of every line.
     """
     with _style():
         figure = _figure(*_PANEL_POINTS)
         axes = figure.add_axes(_PANEL_AXES)
         for i, line in enumerate(series):
-            _draw_line(axes, thin_out(line), i)
+            _draw_line(axes, thin_out(line), i, strokes[line.name])
         if is_log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
@@ -71,14 +86,34 @@ def line_panel(series: Sequence[Series], name: str, *, is_log: bool = False, low
         if lowest is not None:
             axes.axhline(0.0, color=INK, linewidth=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_xlabel("step")
+        axes.set_xlabel(over)
         axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-        if len(series) > 1:
+        if len(series) > 1 and has_legend:
             axes.legend(
                 loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, frameon=False, borderpad=0.2,
                 handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
             )  # fmt: skip
         return to_svg(figure, name)
+
+
+def strokes_of(names: Sequence[str]) -> dict[str, Stroke]:
+    """A stroke for each of up to 28 names that differs from all others in dashes or marker; then they repeat."""
+    names = list(dict.fromkeys(names))
+    return {
+        name: Stroke(_DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)], _COLOURS[i % len(_COLOURS)])
+        for i, name in enumerate(names)
+    }
+
+
+def stroke_key(stroke: Stroke, name: str) -> str:
+    """A short piece of a line, for a legend beside the figures; ``name`` keeps its ids apart."""
+
+    def draw(axes: Axes) -> None:
+        _draw_line(axes, Series(name, (0.0, 0.5, 1.0), (0.0, 0.0, 0.0)), 0, replace(stroke, marker=""))
+        axes.plot([0.5], [0.0], marker=stroke.marker, color=stroke.colour, markerfacecolor="none", markersize=5)
+        axes.set_xlim(-0.05, 1.05)
+
+    return picture_figure(56, 12, name, draw)
 
 
 def thin_out(line: Series) -> Series:
@@ -121,8 +156,7 @@ def to_svg(figure: Figure, name: str) -> str:
     return text.replace(INK, "currentColor")
 
 
-def _draw_line(axes: Axes, line: Series, place: int) -> None:
-    stroke = STROKES[line.name]
+def _draw_line(axes: Axes, line: Series, place: int, stroke: Stroke) -> None:
     every = max(len(line.values) // _N_MARKERS, 1)
     axes.plot(
         line.steps,

@@ -64,6 +64,19 @@ def evaluation_groups(run: Path) -> list[Group]:
     return [_group(values) for values in sorted(found, key=_order)]
 
 
+def compared_values(run: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """Every metric of every evaluation of a run with that of random weights, by (what was evaluated, metric)."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for path in sorted(run.glob("evaluations/*/summary.json")):
+        values = read_json(path) or {}
+        random = _mapping(_mapping(values, "controls"), "random_weights")
+        what = f"{_title(values)}, {values.get('protocol', 'unknown protocol')}, split {values.get('split', 'unknown')}"
+        for name, value in _mapping(values, "metrics").items():
+            if isinstance(value, int | float):
+                found[what, name] = (_plain(value), _plain(random.get(name, NO_VALUE)))
+    return found
+
+
 def unfinished_evaluations(run: Path) -> list[str]:
     """Names of evaluation folders without a summary."""
     folders = sorted(p for p in run.glob("evaluations/*") if p.is_dir())

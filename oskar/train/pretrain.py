@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
+from oskar.data.people_reader import parse_people
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
 from oskar.files import write_text_atomic
@@ -70,7 +71,8 @@ def _pretrain(
     else:
         precision = _agreed_precision(config, device, processes)
         if processes.is_first:
-            _write_start(config, opened, out, device, precision, processes.n)
+            start = environment(device, precision) | {"data": _identity(opened, data), "processes": processes.n}
+            _write_start(config, opened.words, start, out)
     processes.enter("building the model")
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
@@ -97,6 +99,11 @@ def _pretrain(
         summary = _summary(config, opened, done, judge(read_metrics(out))) | {"processes": processes.n}
         write_json_atomic(out / "summary.json", summary)
     return processes.first(summary)
+
+
+def places_of(data: Sequence[str]) -> list[str]:
+    """``--data`` as it can be given from any folder: paths absolute, all else (``people``) as it is."""
+    return [str(Path(name).resolve()) if parse_people(name) is None and Path(name).exists() else name for name in data]
 
 
 def save_transfer(module: MaskedPrediction, config: Config, words: Words | None, folder: Path) -> None:
@@ -195,14 +202,15 @@ def _stored_start(opened: OpenedData, out: Path) -> PrecisionChoice:
     return PrecisionChoice.from_json(precision, str(path))
 
 
-def _write_start(
-    config: Config, opened: OpenedData, out: Path, device: torch.device, precision: PrecisionChoice, n_processes: int
-) -> None:
-    if opened.words is not None:
-        opened.words.save(out / WORDS_FILE)
-    data = {"names": list(opened.names), "sha256": opened.sha256}
-    write_json_atomic(out / ENVIRONMENT_FILE, environment(device, precision) | {"data": data, "processes": n_processes})
+def _write_start(config: Config, words: Words | None, start: dict[str, Any], out: Path) -> None:
+    if words is not None:
+        words.save(out / WORDS_FILE)
+    write_json_atomic(out / ENVIRONMENT_FILE, start)
     write_text_atomic(out / CONFIG_FILE, config.to_json())  # last: it marks the folder as a run
+
+
+def _identity(opened: OpenedData, given: Sequence[str]) -> dict[str, Any]:
+    return {"names": list(opened.names), "sha256": opened.sha256, "places": places_of(given)}
 
 
 def _summary(config: Config, opened: OpenedData, done: Progressed, verdict: Verdict) -> dict[str, Any]:
