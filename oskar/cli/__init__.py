@@ -8,6 +8,7 @@ from rich.console import Console
 
 from oskar.cli.demo import demo
 from oskar.cli.evaluate import evaluate
+from oskar.cli.plan import plan
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
@@ -23,6 +24,7 @@ app = typer.Typer(
 for verb in (
     demo,
     recipes,
+    plan,
     pretrain,
     evaluate,
     report,
