@@ -134,7 +134,6 @@ def count_step(
     trained = [p for p in module.parameters() if p.requires_grad]
     momentum = [] if module.momentum is None else [*module.momentum.parameters(), *module.momentum.buffers()]
     gradient_bytes = _n_bytes(trained)
-    state = [v for s in step.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
     return CountedStep(
         n_clips=n_clips,
         n_parameters=sum(p.numel() for p in trained),
@@ -143,13 +142,24 @@ def count_step(
         flops=int(counter.get_total_flops()),
         weight_bytes=_n_bytes([*module.parameters(), *module.buffers()]) - _n_bytes(momentum),
         momentum_bytes=_n_bytes(momentum),
-        optimizer_bytes=_n_bytes(state),
+        optimizer_bytes=_n_bytes(_state(step)),
         gradient_bytes=gradient_bytes,
         held_bytes=held,
         batch_bytes=_n_bytes(_batch_tensors(batch)),
         peak_bytes=peak,
         update_bytes=update,
     )
+
+
+def tensors_of(step: TrainingStep, batch: Batch) -> list[Tensor]:
+    """What is alive between two steps: weights, buffers, gradients, the optimiser's state and the batch."""
+    module = step.module
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return [*module.parameters(), *module.buffers(), *gradients, *_state(step), *_batch_tensors(batch)]
+
+
+def _state(step: TrainingStep) -> list[Tensor]:
+    return [v for s in step.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
 
 
 def _fill_gradients(module: MaskedPrediction) -> None:

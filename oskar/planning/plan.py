@@ -9,7 +9,7 @@ import torch
 from oskar.config import Config
 from oskar.errors import InputError
 from oskar.planning.counting import CountedStep, count_step
-from oskar.planning.memory import available_bytes, resident_bytes
+from oskar.planning.memory import available_bytes
 from oskar.planning.probe import probe
 from oskar.train.checkpoint import N_KEPT
 from oskar.train.device import choose_device, cpu_threads
@@ -89,7 +89,6 @@ def plan(config: Config, *, n_devices: int = 1, out: Path | None = None) -> Plan
             "parts is not a whole number of clips for each",
             fix="use a number of devices that divides the part",
         )
-    process = resident_bytes() or 0
     device = choose_device(train.device)
     with cpu_threads(config.data.workers) as threads:
         precision = choose_precision(train.precision, device)
@@ -97,10 +96,12 @@ def plan(config: Config, *, n_devices: int = 1, out: Path | None = None) -> Plan
         counted = count_step(
             config, n_counted, device, is_autocast=precision.is_autocast, is_accumulating=is_accumulating
         )
-        memory = predict_memory(counted, clips_per_part, device, process)
-        largest = largest_part(counted, memory)
-        most_clips = clips_per_part if largest is None else max(1, min(clips_per_part, largest))
-        probed = probe(config, device, is_autocast=precision.is_autocast, most_clips=most_clips)
+        available = available_bytes(device)
+        n_probed = min(clips_per_part, largest_part(counted, available, 0) or 1)
+        probed = probe(
+            config, device, is_autocast=precision.is_autocast, most_clips=max(1, n_probed), n_threads=threads
+        )
+    memory = predict_memory(counted, clips_per_part, available, probed.process_bytes)
     part_seconds = counted.flops / counted.n_clips * clips_per_part / probed.flops_per_second
     step_seconds = train.accumulation * part_seconds + probed.update_seconds
     checkpoint_bytes = 4 * counted.n_state_values + counted.optimizer_bytes
@@ -118,7 +119,7 @@ def plan(config: Config, *, n_devices: int = 1, out: Path | None = None) -> Plan
         flops_per_clip=counted.flops / counted.n_clips,
         flops_per_second=probed.flops_per_second,
         memory=memory,
-        largest_part=largest,
+        largest_part=largest_part(counted, available, probed.process_bytes),
         step_seconds=step_seconds,
         clips_per_second=train.batch_size / step_seconds,
         steps=train.steps,
@@ -133,7 +134,7 @@ def plan(config: Config, *, n_devices: int = 1, out: Path | None = None) -> Plan
     return result
 
 
-def predict_memory(counted: CountedStep, clips_per_part: int, device: torch.device, process: int) -> Memory:
+def predict_memory(counted: CountedStep, clips_per_part: int, available: int | None, process: int) -> Memory:
     """The memory of a step with that many clips in a part, from one that was counted.
 
     Activations and the batch grow with the clips; all else does not.
@@ -141,7 +142,6 @@ def predict_memory(counted: CountedStep, clips_per_part: int, device: torch.devi
     share = clips_per_part / counted.n_clips
     batch = int(counted.batch_bytes * share)
     activations = int((counted.peak_bytes - counted.held_bytes - counted.batch_bytes) * share)
-    process = process if device.type == "cpu" else 0
     return Memory(
         weights=counted.weight_bytes,
         momentum=counted.momentum_bytes,
@@ -151,14 +151,14 @@ def predict_memory(counted: CountedStep, clips_per_part: int, device: torch.devi
         batch=batch,
         process=process,
         peak=process + max(counted.held_bytes + activations + batch, counted.update_bytes),
-        available=available_bytes(device),
+        available=available,
     )
 
 
-def largest_part(counted: CountedStep, memory: Memory) -> int | None:
-    """The most clips of a part that fit into what is free; None where that is not known, 0 where none does."""
-    if memory.available is None:
+def largest_part(counted: CountedStep, available: int | None, process: int) -> int | None:
+    """The most clips of a part that fit into what is free, 0 where none does; None where that is not known."""
+    if available is None:
         return None
     per_clip = (counted.peak_bytes - counted.held_bytes) / counted.n_clips
-    free = memory.available - memory.process - counted.held_bytes
-    return 0 if memory.available < memory.process + counted.update_bytes else max(0, int(free / per_clip))
+    is_update_possible = process + counted.update_bytes <= available
+    return max(0, int((available - process - counted.held_bytes) / per_clip)) if is_update_possible else 0

@@ -1,6 +1,7 @@
 """One training step of a recipe apart from its data: what the loop does to a batch, for measuring."""
 
 import torch
+from torch import Tensor
 
 from oskar.config import Config
 from oskar.masking.packing import Batch
@@ -21,11 +22,14 @@ class TrainingStep:
         # A hundredth of the rate: random clips teach nothing, and must not lead to weights that are not finite.
         set_rates(self.optimizer, 0.01 * peak_lr(config.train), config.train.weight_decay)
 
+    def loss(self, batch: Batch) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_autocast):
+            loss: Tensor = self.module(batch)["loss"]
+        return loss
+
     def forward_backward(self, batch: Batch) -> None:
         """Add a part's gradients to those that are there."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_autocast):
-            loss = self.module(batch)["loss"]
-        loss.backward()
+        self.loss(batch).backward()
 
     def update(self) -> None:
         """Clip, move the weights and the momentum encoders, drop the gradients."""
