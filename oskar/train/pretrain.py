@@ -18,6 +18,7 @@ from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import save_encoder
+from oskar.train.compiling import compile_blocks, uncompiled
 from oskar.train.device import choose_device, cpu_threads
 from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
@@ -57,6 +58,8 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
         _write_start(config, opened, out, device, precision)
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
+    if config.train.compile:
+        compile_blocks(module, device)
     trainer = Trainer(
         module,
         _stream(config, opened),
@@ -65,7 +68,7 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
         precision=precision,
         device=device,
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
-        observe=partial(observe, module),
+        observe=uncompiled(partial(observe, module)),
     )
     trainer.resume()
     done = trainer.fit()
