@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from oskar.planning.counting import flop_counter
-from oskar.train.record import environment
 from oskar.train.precision import PrecisionChoice, choose_precision
+from oskar.train.record import environment as run_environment
 
 PEAK_SIZE = 2048  # 50 MB of float32: far above the caches of a core
 
@@ -101,7 +101,8 @@ def measure(
 def in_child(script: str, arguments: Sequence[str]) -> Measured | None:
     """Run ``script --child ...`` and read what it measured from its last line; None where it ran out of memory."""
     command = [sys.executable, script, "--child", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": _root()})
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     is_out_of_memory = done.returncode == -9 or "out of memory" in done.stderr.lower()
     if done.returncode and not is_out_of_memory:
         raise RuntimeError(f"{' '.join(command)} failed\n{done.stderr}")
@@ -115,7 +116,7 @@ def report(measured: Measured) -> None:
 
 def describe(device: torch.device, precision: PrecisionChoice) -> str:
     """One line that names the machine, torch, threads, precision and time."""
-    facts: dict[str, Any] = environment(device, precision)
+    facts: dict[str, Any] = run_environment(device, precision)
     where = facts["device"].get("name") or f"{facts['cpu']['count']} cores of {facts['cpu']['model']}"
     name = str(precision.dtype).removeprefix("torch.")
     return (
@@ -137,7 +138,3 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     print("|" + "---|" * len(header))
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |")
-
-
-def _root() -> str:
-    return str(Path(__file__).parents[1])

@@ -7,10 +7,10 @@ import copy
 from typing import Any
 
 import torch
+from _recipes import VIDEOMAE_DECODERS, VIDEOMAE_VISIBLE, oskar, vjepa
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from _recipes import VIDEOMAE_DECODERS, VIDEOMAE_VISIBLE, oskar, vjepa
 from oskar.masking.packing import PackedTokens
 from oskar.planning.made import made_batch, made_clips
 from oskar.tokens.video import PIXEL_MEAN, PIXEL_STD
@@ -83,7 +83,9 @@ class VJEPAStep(PeerStep):
         embedded = self.encoder.embeddings(self.pixels)
         losses = []
         for number, (context_idx, target_idx) in enumerate(self.views):
-            predicted = self.predict(self.encode(_take(embedded, context_idx), context_idx), context_idx, target_idx, number)
+            predicted = self.predict(
+                self.encode(_take(embedded, context_idx), context_idx), context_idx, target_idx, number
+            )
             losses.append((predicted.float() - _take(everything, target_idx)).abs().mean())
         return torch.stack(losses).mean()
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-
 from _measure import Clock, describe, matmul_peak, precision_for, print_table
 from _recipes import SIZES, many_tokens, oskar, video_alone
+
 from oskar.config import Config
 from oskar.masking.packing import build_batch
 from oskar.modalities import modality_specs
@@ -37,7 +37,9 @@ VARIANTS: dict[str, Callable[[str], Config]] = {
 class Variant:
     """A configuration's step on one made batch."""
 
-    def __init__(self, config: Config, n_clips: int, device: torch.device, *, is_autocast: bool, compiles: bool) -> None:
+    def __init__(
+        self, config: Config, n_clips: int, device: torch.device, *, is_autocast: bool, compiles: bool
+    ) -> None:
         clips = made_clips(config, n_clips)
         started = time.perf_counter()
         batch = build_batch(clips, config, 0)

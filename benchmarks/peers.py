@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 
 import torch
-
 from _measure import Clock, Measured, describe, in_child, matmul_peak, measure, precision_for, print_table, report
 from _peers import PeerStep, VideoMAEStep, VJEPAStep
 from _recipes import SIZES, mae, oskar, videomae, vjepa
+
 from oskar.config import Config
 from oskar.planning.made import made_batch
 from oskar.planning.step import TrainingStep, made_module
@@ -89,7 +89,17 @@ def child_arguments(options: argparse.Namespace, name: str, size: str, batch: in
 
 def print_size(size: str, best: dict[str, Measured], tried: dict[str, list[int]], peak: float) -> None:
     print(f"\n### {size}\n")
-    header = ("step", "batch", "clips/s", "ms/clip", "tokens/s", "GFLOP/clip", "share of peak", "peak memory", "CPU got")
+    header = (
+        "step",
+        "batch",
+        "clips/s",
+        "ms/clip",
+        "tokens/s",
+        "GFLOP/clip",
+        "share of peak",
+        "peak memory",
+        "CPU got",
+    )
     rows = [
         (
             name,

@@ -1,4 +1,4 @@
-"""train.compile: compiled once per role and never again, with the same results; and an error that says what is missing."""
+"""train.compile: once per role and never again, with the same results; an error that says what is missing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
