@@ -67,9 +67,9 @@ def main() -> None:
         rows.append(
             (
                 f"{recipe} {settings[0]}",
-                f"{plan['step_seconds']:.2f}",
+                f"{plan['rate']['step_seconds']:.2f}",
                 f"{seconds:.2f}",
-                f"{plan['step_seconds'] / seconds - 1:+.0%}",
+                f"{plan['rate']['step_seconds'] / seconds - 1:+.0%}",
                 f"{plan['memory']['peak'] / 1e6:,.0f}",
                 f"{taken['bytes'] / 1e6:,.0f}",
                 f"{plan['memory']['peak'] / taken['bytes'] - 1:+.0%}",

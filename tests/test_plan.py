@@ -22,7 +22,8 @@ from oskar.planning.made import made_batch
 from oskar.planning.made import made_clips as full_clips
 from oskar.planning.memory import available_bytes, resident_bytes
 from oskar.planning.page import advice, as_text, size
-from oskar.planning.plan import Memory, Plan, largest_part, plan, predict_memory
+from oskar.planning.plan import Memory, Plan, Rate, largest_part, plan, predict_memory, predict_rate
+from oskar.planning.probe import Probe
 from oskar.planning.step import TrainingStep, made_module
 from oskar.recipes import RECIPES, recipe
 
@@ -170,14 +171,12 @@ def planned(**changed: object) -> Plan:
         n_parameters=10,
         n_encoder_parameters=5,
         flops_per_clip=1e9,
-        flops_per_second=1e9,
         memory=memory,
+        rate=Rate(
+            flops_per_second=1e9, step_seconds=2.0, clips_per_second=48.0, hours=1.0, mask_seconds_per_clip=0.001
+        ),
         largest_part=40,
-        step_seconds=2.0,
-        clips_per_second=48.0,
         steps=1800,
-        hours=1.0,
-        mask_seconds_per_clip=0.001,
         checkpoint_bytes=10,
         disk_bytes=30,
     )
@@ -191,6 +190,7 @@ def test_advice_names_a_number_of_parts_that_divides_and_fits() -> None:
     assert "not even one clip" in advice(planned(largest_part=0))
     assert "does not fit" not in as_text(planned(largest_part=96))
     assert "not known" in as_text(planned(largest_part=None))
+    assert "not measured" in as_text(planned(largest_part=0, rate=None))
     assert [size(n) for n in (0, 999, 1_500, 2_000_000, 3.5e9, 2e13)] == [
         "0 B", "999 B", "2 KB", "2 MB", "3.50 GB", "20,000.00 GB",
     ]  # fmt: skip
@@ -212,8 +212,9 @@ def test_the_command_prints_and_writes_a_plan(tmp_path: Path, oskar: CommandLine
     found = json.loads(out.read_text())
     assert (found["format"], found["version"], found["recipe"]) == ("oskar-plan", 1, "oskar-tiny")
     assert found["clips_per_part"] == 4
-    assert found["hours"] == pytest.approx(100 * found["step_seconds"] / 3600)
-    assert found["clips_per_second"] == pytest.approx(4 / found["step_seconds"])
+    rate = found["rate"]
+    assert rate["hours"] == pytest.approx(100 * rate["step_seconds"] / 3600)
+    assert rate["clips_per_second"] == pytest.approx(4 / rate["step_seconds"])
     assert found["memory"]["process"] > 100e6
     assert f"{found['n_parameters']:,}" in printed
     run = tmp_path / "run"
@@ -223,6 +224,25 @@ def test_the_command_prints_and_writes_a_plan(tmp_path: Path, oskar: CommandLine
     assert found["checkpoint_bytes"] == pytest.approx(weights.stat().st_size, rel=0.15)  # beside names and shapes
     used = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     assert used <= found["disk_bytes"]
+
+
+def test_a_rate_by_hand(small_config: Config) -> None:
+    """Four parts of 6 clips at 3 times the probe's FLOPs, and one update."""
+    counted = replace(count_step(small_config, 2, CPU, is_autocast=False, is_accumulating=True), flops=2_000)
+    probed = Probe(
+        n_clips=1,
+        flops=1_000,
+        forward_backward_seconds=0.5,
+        update_seconds=0.25,
+        packing_seconds=0.125,
+        process_bytes=0,
+    )
+    train = replace(small_config.train, batch_size=24, accumulation=4, steps=7200)
+    rate = predict_rate(counted, probed, 6, train)
+    assert rate.step_seconds == pytest.approx(4 * 6 * 0.5 + 0.25)
+    assert rate.clips_per_second == pytest.approx(24 / 12.25)
+    assert rate.hours == pytest.approx(24.5)
+    assert (rate.flops_per_second, rate.mask_seconds_per_clip) == (2_000, 0.125)
 
 
 def test_devices_share_the_batch(small_config: Config) -> None:

@@ -21,10 +21,7 @@ def as_text(plan: Plan) -> str:
         ("  process", size(memory.process)),
         ("free now", "not known" if memory.available is None else size(memory.available)),
         ("largest part that fits", "not known" if plan.largest_part is None else clips(plan.largest_part)),
-        ("rate", f"{plan.clips_per_second:,.2f} clips/s, {plan.flops_per_second / 1e9:,.0f} GFLOP/s in the probe"),
-        ("step", f"{plan.step_seconds:,.2f} s"),
-        ("run", f"{plan.steps:,} steps in {plan.hours:,.1f} hours, if workers read clips as fast"),
-        ("masks and tokens", f"{1e3 * plan.mask_seconds_per_clip:,.1f} ms a clip in a worker"),
+        *_measured(plan),
         ("disk", f"{size(plan.disk_bytes)} at most, a checkpoint {size(plan.checkpoint_bytes)}"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -32,6 +29,18 @@ def as_text(plan: Plan) -> str:
     if plan.largest_part is not None and plan.largest_part < plan.clips_per_part:
         lines.append(advice(plan))
     return "\n".join(lines)
+
+
+def _measured(plan: Plan) -> list[tuple[str, str]]:
+    rate = plan.rate
+    if rate is None:
+        return [("rate", "not measured: not even one clip fits")]
+    return [
+        ("rate", f"{rate.clips_per_second:,.2f} clips/s, {rate.flops_per_second / 1e9:,.0f} GFLOP/s in the probe"),
+        ("step", f"{rate.step_seconds:,.2f} s"),
+        ("run", f"{plan.steps:,} steps in {rate.hours:,.1f} hours, if workers read clips as fast"),
+        ("masks and tokens", f"{1e3 * rate.mask_seconds_per_clip:,.1f} ms a clip in a worker"),
+    ]
 
 
 def advice(plan: Plan) -> str:

@@ -4,12 +4,14 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from statistics import median
 
 import torch
 
 from oskar.config import Config
+from oskar.errors import StoppedRunError
 from oskar.masking.packing import Batch, build_batch
 from oskar.planning.counting import LiveBytes, flop_counter, tensors_of
 from oskar.planning.made import made_clips
@@ -47,9 +49,18 @@ def probe(config: Config, device: torch.device, *, is_autocast: bool, most_clips
 
     A first step of one clip says how many clips the time allows. It all happens in a new process, so
     that what this one holds changes nothing.
+
+    Raises:
+        StoppedRunError: the process was killed, as the system does where memory runs out.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(_probe, config, device, is_autocast, most_clips, n_threads).result()
+        try:
+            return executor.submit(_probe, config, device, is_autocast, most_clips, n_threads).result()
+        except BrokenProcessPool as error:
+            raise StoppedRunError(
+                f"the probe of {most_clips} clips was killed, probably because memory ran out",
+                fix="lower train.batch_size, raise train.accumulation, or free some memory",
+            ) from error
 
 
 def _probe(config: Config, device: torch.device, is_autocast: bool, most_clips: int, n_threads: int) -> Probe:

@@ -58,6 +58,7 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
         _write_start(config, opened, out, device, precision)
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
+    watch = partial(observe, module)
     if config.train.compile:
         compile_blocks(module, device)
     trainer = Trainer(
@@ -68,7 +69,7 @@ def _pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool) -
         precision=precision,
         device=device,
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
-        observe=uncompiled(partial(observe, module)),
+        observe=uncompiled(watch) if config.train.compile else watch,
     )
     trainer.resume()
     done = trainer.fit()
