@@ -22,11 +22,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from model_step import made_clips
 
 from oskar.config import Config
 from oskar.data.stream import LoadedStep
 from oskar.masking.packing import build_batch, idle_batch
+from oskar.planning.made import made_clips
 from oskar.pretraining import MaskedPrediction
 from oskar.recipes import recipe
 from oskar.train.distributed import Processes

@@ -13,6 +13,7 @@ from oskar.cli.embed import embed
 from oskar.cli.evaluate import evaluate
 from oskar.cli.export import export
 from oskar.cli.index import index
+from oskar.cli.plan import plan
 from oskar.cli.prepare import prepare
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
@@ -42,6 +43,7 @@ for verb in (
     check,
     recipes,
     prepare,
+    plan,
     pretrain,
     evaluate,
     embed,

@@ -30,6 +30,7 @@ class ModelConfig:
     embedding_std: float | None = (
         None  # spread at the start of content, position, modality and box alike; None: init_std
     )
+    checkpointing: bool = False  # compute activations again in the backward pass: less memory, a third more time
 
     def __post_init__(self) -> None:
         require_positive(self, "model", "width", "n_blocks", "n_heads", "init_std")

@@ -52,6 +52,7 @@ class TrainConfig:
     clip_norm: float | None = 10.0  # fusion side and predictor separately (A33)
     clip_after_warmup: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False  # blocks by torch.compile: pays on GPUs, after a minute
     seed: int = 0
     device: str = "auto"
     checkpoint_every_steps: int = 500

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from oskar.config import ModelConfig, Routing, TokensConfig
 from oskar.masking.packing import PackedTokens
 from oskar.model.embedding import TokenEmbedding
-from oskar.model.layers import NORM_EPS, Block, allowed_pairs, init_weights
+from oskar.model.layers import NORM_EPS, Block, allowed_pairs, init_weights, run_block
 
 
 class TokenEncoder(nn.Module):
@@ -17,6 +17,7 @@ class TokenEncoder(nn.Module):
 
     def __init__(self, tokens: TokensConfig, config: ModelConfig) -> None:
         super().__init__()
+        self.is_checkpointed = config.checkpointing
         self.embedding = TokenEmbedding(tokens, config)
         self.blocks = nn.ModuleList(Block(config.width, config.n_heads, config) for _ in range(config.n_blocks))
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
@@ -32,6 +33,6 @@ class TokenEncoder(nn.Module):
             pairs = allowed_pairs(packed.segments, packed.segments, within_segment=False)
         x = self.embedding(packed)
         for block in self.blocks:
-            x = block(x, pairs=pairs)
+            x = run_block(block, x, pairs=pairs, is_checkpointed=self.is_checkpointed)
         latents: Tensor = self.norm(x)
         return latents

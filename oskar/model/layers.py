@@ -1,10 +1,13 @@
 """Attention, feed-forward layers and the two kinds of pre-norm blocks built from them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from oskar.config import ModelConfig
 from oskar.model.attention import attend
@@ -53,9 +56,42 @@ class SwiGLU(nn.Module):
         self.output = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.gate_value(x).chunk(2, dim=-1)
-        output: Tensor = self.output(F.silu(gate) * value)
+        output: Tensor = self.output(gated(self.gate_value(x)))
         return output
+
+
+def gated(gate_value: Tensor) -> Tensor:
+    """``silu(gate) * value`` of the two halves of ``[*, 2 h]``, by the form that is cheapest where it runs."""
+    # A compiler fuses the plain form by itself, and without a gradient there is nothing to save.
+    if gate_value.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        product: Tensor = _Gated.apply(gate_value)  # type: ignore[no-untyped-call]
+        return product
+    gate, value = gate_value.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
+class _Gated(torch.autograd.Function):
+    """``gated`` that keeps its input alone and writes both halves' gradients into one tensor.
+
+    Autograd would keep ``silu(gate)`` too, and put the gradients of the halves together by copying.
+    """
+
+    @staticmethod
+    def forward(context: Any, gate_value: Tensor) -> Tensor:
+        context.save_for_backward(gate_value)
+        gate, value = gate_value.chunk(2, dim=-1)
+        return F.silu(gate).mul_(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (gate_value,) = context.saved_tensors
+        gate, value = gate_value.chunk(2, dim=-1)
+        gradients = torch.empty_like(gate_value)
+        of_gate, of_value = gradients.chunk(2, dim=-1)
+        torch.mul(gradient, F.silu(gate), out=of_value)
+        torch.ops.aten.silu_backward.grad_input(gradient * value, gate, grad_input=of_gate)
+        return gradients
 
 
 class GELUMLP(nn.Module):
@@ -107,6 +143,21 @@ class Block(nn.Module):
         attended: Tensor = x + self.drop_path(self.attention(self.norm_attention(x), context, pairs))
         output: Tensor = attended + self.drop_path(self.mlp(self.norm_mlp(attended)))
         return output
+
+
+def run_block(
+    block: nn.Module, x: Tensor, context: Tensor | None = None, pairs: Tensor | None = None, *, is_checkpointed: bool
+) -> Tensor:
+    """A block's output; ``is_checkpointed`` keeps its input alone for the backward pass, which computes the rest again.
+
+    The gradients are the same. A step then takes about a third longer and far less memory.
+    """
+    output: Tensor
+    if is_checkpointed and torch.is_grad_enabled():
+        output = checkpoint(block, x, context, pairs, use_reentrant=False)
+    else:
+        output = block(x, context, pairs)
+    return output
 
 
 def set_drop_path(blocks: Iterable[nn.Module], highest: float) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from oskar.config import Config
 from oskar.masking.packing import PackedTokens, PackedView
 from oskar.model.embedding import PositionEmbeddings
-from oskar.model.layers import NORM_EPS, Block, allowed_pairs, init_weights
+from oskar.model.layers import NORM_EPS, Block, allowed_pairs, init_weights, run_block
 
 
 class Predictor(nn.Module):
@@ -20,6 +20,7 @@ class Predictor(nn.Module):
         super().__init__()
         width, n_views = config.predictor.width, max(len(config.masking.blocks), 1)
         self.attention = config.predictor.attention
+        self.is_checkpointed = config.model.checkpointing
         self.input = nn.Linear(config.model.width, width, bias=config.model.bias)
         self.positions = PositionEmbeddings(config.tokens, width, config.model)
         self.query = nn.Parameter(torch.zeros(n_views, width))  # one for each mask generator
@@ -64,7 +65,8 @@ class CrossPredictor(Predictor):
             is_key = view.visible.is_valid
             cross_pairs = (is_key | ~is_key.any(1, keepdim=True))[:, None, None, :]
         for layer, block in enumerate(self.blocks):
-            x = block(x, pairs=self_pairs) if layer % 2 == 0 else block(x, context, cross_pairs)
+            seen, pairs = (None, self_pairs) if layer % 2 == 0 else (context, cross_pairs)
+            x = run_block(block, x, seen, pairs, is_checkpointed=self.is_checkpointed)
         predicted: Tensor = self.norm(x)
         return predicted
 
@@ -80,6 +82,6 @@ class JointPredictor(Predictor):
             segments = torch.cat([view.visible.segments, view.target.segments], dim=1)
             pairs = allowed_pairs(segments, segments, within_segment=False)
         for block in self.blocks:
-            x = block(x, pairs=pairs)
+            x = run_block(block, x, pairs=pairs, is_checkpointed=self.is_checkpointed)
         predicted: Tensor = self.norm(x[:, fused.shape[1] :])
         return predicted

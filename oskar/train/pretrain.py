@@ -21,6 +21,7 @@ from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
 from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import CONFIG_FILE, save_encoder
+from oskar.train.compiling import compile_blocks, uncompiled
 from oskar.train.device import choose_device, cpu_threads
 from oskar.train.distributed import Processes
 from oskar.train.health import Verdict, judge, observe
@@ -76,6 +77,9 @@ def _pretrain(
     processes.enter("building the model")
     torch.manual_seed(config.train.seed)
     module = MaskedPrediction(config)
+    watch = partial(observe, module)
+    if config.train.compile:
+        compile_blocks(module, device)
     trainer = Trainer(
         module,
         _stream(config, opened, processes),
@@ -84,7 +88,7 @@ def _pretrain(
         precision=precision,
         device=device,
         bad_budget=int(config.data.max_bad_share * len(opened.reader)),
-        observe=partial(observe, module),
+        observe=uncompiled(watch) if config.train.compile else watch,
         processes=processes,
         idle=idle_batch(config).to(device),
         files={CONFIG_FILE: config.to_json()} | _words_file(opened.words),
