@@ -26,7 +26,7 @@ EVERYWHERE = sorted(p for folder in ("oskar", "tests", "benchmarks", "examples")
 
 # Imports go from right to left: a module may import its own layer and those before it.
 LAYERS = (
-    *("errors", "settings", "randomness", "config", "recipes", "modalities", "clip"),
+    *("errors", "files", "progress", "settings", "randomness", "config", "recipes", "modalities", "clip"),
     *("tokens", "masking", "model", "targets"),
     *("pretraining", "data", "preparation", "metrics", "train", "planning", "tasks"),
     *("sharing", "embedding", "searching", "comparison", "reporting", "demonstration", "cli"),

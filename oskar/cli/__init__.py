@@ -11,6 +11,7 @@ from oskar.cli.evaluate import evaluate
 from oskar.cli.pretrain import pretrain
 from oskar.cli.recipes import recipes
 from oskar.cli.report import report
+from oskar.cli.tokenize import tokenize
 from oskar.errors import OskarError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 for verb in (
     demo,
     recipes,
+    tokenize,
     pretrain,
     evaluate,
     report,

@@ -24,7 +24,6 @@ from oskar.tokens.words import Words
 
 _CROP_STREAM, _WINDOW_STREAM, _YAW_STREAM = 9001, 9002, 9003
 _LENGTH_TOLERANCE_SHARE = 0.1  # how far a joints file may differ in length from its video
-_CACHE_BYTES = 1 << 30
 
 
 class FolderReader:
@@ -51,7 +50,10 @@ class FolderReader:
         tokens = config.tokens
         self._short_side = math.ceil(tokens.resolution / math.sqrt(config.clip.crop_scale[0]))
         self._cache = FrameCache(
-            None if cache_dir is None else Path(cache_dir), short_side=self._short_side, memory_bytes=_CACHE_BYTES
+            None if cache_dir is None else Path(cache_dir),
+            short_side=self._short_side,
+            memory_bytes=int(config.data.cache_gib * 2**30),
+            folder_bytes=int(config.data.cache_dir_gib * 2**30),
         )
         self._packed = PackedSkeletons(manifest.folder)
         self._layout = folder_layout(manifest.folder)

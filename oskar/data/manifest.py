@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -106,14 +106,20 @@ def read_manifests(
             raise InputError(f"data {source}: given twice", fix="name every folder or manifest once")
         seen.add(real)
         manifest = read_manifest(source, split_column=split_column, missing=missing)
-        name, copy = manifest.name, 1
-        while name in names:
-            copy += 1
-            name = f"{manifest.name}~{copy}"
+        name = free_name(manifest.name, names)
         names.add(name)
         rows = tuple(replace(row, clip_id=f"{name}/{row.clip_id}") for row in manifest.rows)
         manifests.append(replace(manifest, name=name, rows=rows, id_prefix=f"{name}/"))
     return manifests
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name itself, or with ``~2``, ``~3`` ... where others have it."""
+    free, copy = name, 1
+    while free in taken:
+        copy += 1
+        free = f"{name}~{copy}"
+    return free
 
 
 def select(manifest: Manifest, *, split: str | None, keep_unsplit: bool = False) -> Manifest:

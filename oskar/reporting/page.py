@@ -10,13 +10,13 @@ from jinja2 import Environment, StrictUndefined
 
 from oskar.config import Config
 from oskar.errors import InputError
+from oskar.files import write_text_atomic
 from oskar.modalities import MODALITIES
 from oskar.reporting.curves import health_panels, loss_panel, optimisation_panels
 from oskar.reporting.drawn_clip import draw_clip
 from oskar.reporting.results import evaluation_groups, read_json, unfinished_evaluations
 from oskar.tokens.words import Words, load_words
 from oskar.train.record import METRICS, read_metrics
-from oskar.train.sealed import write_text_atomic
 
 REPORT = "report.html"
 _WORDS_FILE = "words.json"

@@ -12,9 +12,9 @@ from oskar.data.reader import ClipReader, EvaluationWindow
 from oskar.masking.packing import PackedTokens, pack_everything
 from oskar.modalities import Modality, modality_specs
 from oskar.model.encoder import TokenEncoder
+from oskar.progress import Progress
 from oskar.tokens import token_sources
 from oskar.train.precision import PrecisionChoice
-from oskar.train.progress import Progress
 
 BATCH_SIZE = 32
 

@@ -14,11 +14,11 @@ from oskar.data.key_frame_reader import KeyFrameClips, KeyFrameReader
 from oskar.data.key_frames import enlarge_boxes
 from oskar.data.reader import EvaluationWindow
 from oskar.masking.packing import PackedTokens
+from oskar.progress import Progress
 from oskar.tasks.features import tokens_of
 from oskar.tasks.localization_head import ActionLocalization, BoxBatch, boxes_to_learn_from, feature_grids
 from oskar.tasks.task import Backbone
 from oskar.train.precision import PrecisionChoice
-from oskar.train.progress import Progress
 
 BATCH_SIZE = 32
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from oskar.data.low_shot import low_shot_ids
+from oskar.files import write_text_atomic
 from oskar.modalities import Modality
 from oskar.settings import require
 from oskar.tasks import finetuning
@@ -20,7 +21,6 @@ from oskar.tasks.saved_head import HEADS_FOLDER
 from oskar.tasks.scored_clips import Conditions, ScoredClips, write_results
 from oskar.train.device import choose_device
 from oskar.train.precision import choose_precision
-from oskar.train.sealed import write_text_atomic
 
 SHOTS = (0.05, 0.1, 0.5)
 

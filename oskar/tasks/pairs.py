@@ -12,12 +12,12 @@ from oskar.data.reader import ClipReader, EvaluationWindow
 from oskar.errors import InputError
 from oskar.masking.packing import PackedTokens
 from oskar.modalities import Modality
+from oskar.progress import Progress
 from oskar.randomness import clip_keys, hash_id, uniform64
 from oskar.tasks.features import has_tokens, tokens_of
 from oskar.tasks.task import Backbone
 from oskar.tokens.words import Words
 from oskar.train.precision import PrecisionChoice
-from oskar.train.progress import Progress
 
 _CLIPS_AT_ONCE, _SENTENCES_AT_ONCE = 32, 256
 _SENTENCE_STREAM = 9101

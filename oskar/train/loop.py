@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from oskar.config import TrainConfig
 from oskar.data.stream import LoadedStep
 from oskar.errors import InterruptedRunError, StoppedRunError
+from oskar.progress import Progress
 from oskar.train.checkpoint import (
     generator_tensors,
     latest_checkpoint,
@@ -34,7 +35,6 @@ from oskar.train.checkpoint import (
 )
 from oskar.train.optim import build_optimizer, clip_gradients, set_rates
 from oskar.train.precision import PrecisionChoice
-from oskar.train.progress import Progress
 from oskar.train.record import MetricsFile
 from oskar.train.schedules import lr_at, warmup_steps, weight_decay_at
 

@@ -13,6 +13,7 @@ from oskar.config import Config
 from oskar.data.open import OpenedData, open_training
 from oskar.data.stream import StepDataset, StepStream
 from oskar.errors import InputError
+from oskar.files import write_text_atomic
 from oskar.masking.packing import Batch, build_batch
 from oskar.modalities import MODALITIES
 from oskar.pretraining import MaskedPrediction
@@ -23,7 +24,6 @@ from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
 from oskar.train.record import environment, prepare_run_folder, read_metrics, write_json_atomic
-from oskar.train.sealed import write_text_atomic
 
 WORDS_FILE = "words.json"
 ENVIRONMENT_FILE = "environment.json"
@@ -91,6 +91,7 @@ def _stream(config: Config, opened: OpenedData) -> StepStream:
         batch_size=train.batch_size,
         accumulation=train.accumulation,
         seed=train.seed,
+        clips_per_decode=config.data.clips_per_decode,
     )
     return StepStream(dataset, config.data.workers)
 
@@ -102,7 +103,15 @@ def _build(config: Config, clips: Any, step: int) -> Batch:
 def _same_run(config: Config, saved: Config, out: Path) -> Config:
     """The saved configuration, if the one asked for agrees with it."""
     # How clips are fetched changes nothing of what they are, and may differ.
-    saved = replace(saved, data=replace(saved.data, workers=config.data.workers, cache_dir=config.data.cache_dir))
+    asked_data = config.data
+    fetched = replace(
+        saved.data,
+        workers=asked_data.workers,
+        cache_gib=asked_data.cache_gib,
+        cache_dir=asked_data.cache_dir,
+        cache_dir_gib=asked_data.cache_dir_gib,
+    )
+    saved = replace(saved, data=fetched)
     asked, stored = asdict(config), asdict(saved)
     for section, values in asked.items():
         if values != stored[section]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from oskar.errors import InputError
+from oskar.files import not_written, write_text_atomic
 from oskar.train.precision import PrecisionChoice
-from oskar.train.sealed import not_written, write_text_atomic
 
 METRICS = "metrics.jsonl"
 _MARKS_OF_A_RUN = ("config.json", METRICS, "summary.json", "checkpoints", "encoder")

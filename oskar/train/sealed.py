@@ -17,34 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oskar.errors import InputError, StoppedRunError
+from oskar.errors import InputError
+from oskar.files import TEMPORARY, not_written, sync_folder, write_bytes_synced
 
 TENSORS = "tensors.safetensors"
 MANIFEST = "manifest.json"
 VERSION = 1
-TEMPORARY = ".tmp-"
 ASIDE = ".old-"  # what a folder is called for the moment between its replacement's two renames
 
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"}
 _ZIP_MAGIC = b"PK\x03\x04"  # torch.save since 1.6
 _PICKLE_PROTOCOLS = range(2, 6)
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a file, or leave the one that is there untouched.
-
-    Raises:
-        StoppedRunError: the disk is full, or the folder cannot be written.
-    """
-    temporary = path.with_name(TEMPORARY + path.name)
-    data = text.encode()
-    try:
-        _write_bytes(temporary, data)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise not_written(path, len(data), str(error)) from error
 
 
 def write_sealed(folder: Path, kind: str, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
@@ -129,16 +112,6 @@ def remove_folder(folder: Path) -> None:
     _remove(temporary)
 
 
-def not_written(path: Path, n_bytes: int, reason: str) -> StoppedRunError:
-    """The error for a failed write: names the path, the bytes needed and the bytes free."""
-    parent = next((p for p in path.parents if p.exists()), Path("."))
-    free = shutil.disk_usage(parent).free
-    return StoppedRunError(
-        f"{path} could not be written: {reason}; it needs {n_bytes:,} bytes, {parent} has {free:,} free",
-        fix="free some space or lift the limit, then go on with --resume: everything saved before is intact",
-    )
-
-
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous CPU tensors that each own their storage, as safetensors wants them."""
     owned: dict[str, Tensor] = {}
@@ -155,17 +128,17 @@ def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill(folder: Path, kind: str, tensors: dict[str, Tensor], texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
-        _write_bytes(folder / name, text.encode())
+        write_bytes_synced(folder / name, text.encode())
     save_file(tensors, folder / TENSORS)
     _sync(folder / TENSORS)
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in (TENSORS, *texts)
     }
     manifest = {"format": f"oskar-{kind}", "version": VERSION, "files": files}
-    _write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_bytes_synced(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     # safetensors makes its file private; it shall be as readable as the others
     (folder / TENSORS).chmod((folder / MANIFEST).stat().st_mode)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
@@ -175,7 +148,7 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         _remove(aside)
         folder.rename(aside)
     temporary.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     _remove(aside)
 
 
@@ -231,26 +204,9 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _sync(file: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, and renames are flushed with their files
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

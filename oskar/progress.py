@@ -19,11 +19,11 @@ class Progress:
             bars.MofNCompleteColumn(),
             bars.TextColumn("{task.fields[rate]}"),
             bars.TimeRemainingColumn(),
-            bars.TextColumn("waiting for data {task.fields[wait]:.0%}"),
+            bars.TextColumn("{task.fields[wait]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(unit, total=n_steps, completed=first_step, rate="", wait=0.0)
+        self._task = self._bar.add_task(unit, total=n_steps, completed=first_step, rate="", wait="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -34,11 +34,13 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, wait_share: float, n: int = 1) -> None:
+    def advance(self, wait_share: float | None, n: int = 1) -> None:
+        """Go on by ``n``; ``wait_share`` is the share of time spent waiting for data, None where nothing waits."""
         self._step += n
+        wait = "" if wait_share is None else f"waiting for data {wait_share:.0%}"
         speed = self._bar.tasks[0].finished_speed or self._bar.tasks[0].speed
         rate = f"{speed:.1f} {self._unit}/s" if speed else ""
-        self._bar.update(self._task, advance=n, rate=rate, wait=wait_share)
+        self._bar.update(self._task, advance=n, rate=rate, wait=wait)
         tenth = max(self._n_steps // 10, 1)
         if not self._console.is_terminal and self._step % tenth == 0:
-            self._console.print(f"{self._step}/{self._n_steps} {self._unit}, waiting for data {wait_share:.0%}")
+            self._console.print(", ".join(filter(None, (f"{self._step}/{self._n_steps} {self._unit}", wait))))
