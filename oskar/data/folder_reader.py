@@ -14,6 +14,7 @@ from oskar.data.decoding import probe, read_frames
 from oskar.data.frame_cache import FrameCache
 from oskar.data.frame_choice import evaluation_frames, n_uniforms, training_frames
 from oskar.data.manifest import Manifest
+from oskar.data.parquet import ColumnRows, Mapped
 from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
@@ -35,9 +36,9 @@ class FolderReader:
     """
 
     def __init__(self, manifest: Manifest, config: Config, words: Words | None, needed: Modality | None = None) -> None:
-        self._config, self._words, self._folder = config, words, manifest.folder
+        self._prepare(manifest.folder, config, words)
         listed = [(row, self.modalities_of(row)) for row in manifest.rows]
-        self.rows = tuple(row for row, names in listed if names and (needed is None or needed in names))
+        self.rows: Sequence[Row] = tuple(row for row, names in listed if names and (needed is None or needed in names))
         self.n_left_out = len(manifest.rows) - len(self.rows)
         if not self.rows:
             wanted = needed or "any of " + ", ".join(config.tokens.modalities)
@@ -46,6 +47,9 @@ class FolderReader:
                 fix="choose among the modalities that are there, or a recipe that has them, or set tokens.modalities",
             )
         self.classes = manifest.classes
+
+    def _prepare(self, folder: Path, config: Config, words: Words | None) -> None:
+        self._config, self._words, self._folder = config, words, folder
         cache_dir = config.data.cache_dir
         tokens = config.tokens
         self._short_side = math.ceil(tokens.resolution / math.sqrt(config.clip.crop_scale[0]))
@@ -55,8 +59,8 @@ class FolderReader:
             memory_bytes=int(config.data.cache_gib * 2**30),
             folder_bytes=int(config.data.cache_dir_gib * 2**30),
         )
-        self._packed = PackedSkeletons(manifest.folder)
-        self._layout = folder_layout(manifest.folder)
+        self._packed = PackedSkeletons(folder)
+        self._layout = folder_layout(folder)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +90,7 @@ class FolderReader:
             try:
                 clips.append(self.read_one(self.rows[index], draw))
             except InputError as error:
-                bad.append((self.rows[index].clip_id, str(error)))
+                bad.append((self.clip_id(index), str(error)))
         tokens = self._config.tokens
         batch = collate_clips(clips, n_words=tokens.n_words, n_people=tokens.n_people) if clips else None
         return ReadClips(batch, tuple(bad))
@@ -171,6 +175,26 @@ class FolderReader:
         u = _uniforms(row, draw, _CROP_STREAM, 5)
         # A7: a mirrored frame would make a caption's "left" and "right" wrong.
         return sample_crop(u, frame_size, self._config.clip, is_flip_allowed="text" not in self.modalities_of(row))
+
+
+class ColumnReader(FolderReader):
+    """Reads the rows of a mapped Parquet manifest, to train on; ``name`` is what it is called among pooled data.
+
+    A row is looked at when its clip is read: a fault in it makes that clip unreadable, and no other.
+    """
+
+    def __init__(self, mapped: Mapped, config: Config, words: Words | None, name: str) -> None:
+        self._prepare(mapped.source.parent, config, words)
+        self._columns = ColumnRows(mapped, name)
+        self.rows, self.n_left_out = self._columns, mapped.n_left_out
+        self.classes = ()
+        self.identity = f"parquet:{mapped.sha256}"
+
+    def clip_id(self, index: int) -> str:
+        return self._columns.clip_id(index)
+
+    def label(self, index: int) -> int:
+        return self._columns.label_id(index)
 
 
 def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:

@@ -15,6 +15,7 @@ from oskar.data.folder import list_folder
 from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
 from oskar.data.formats.ntu_names import NtuProtocol
 from oskar.data.labels import find_class, order_classes, read_classes
+from oskar.data.parquet import INDEX_PARQUET, parquet_of, read_parquet_table
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import InputError
 
@@ -47,7 +48,7 @@ class Manifest:
 def read_manifest(
     data: str | Path, *, split_column: str | None = None, missing: Literal["error", "keep"] = "error"
 ) -> Manifest:
-    """Read a folder with an ``index.csv``, a plain folder of videos, or a manifest file (``.csv``).
+    """Read a folder with an ``index.csv`` or ``index.parquet``, a plain folder of videos, or a manifest file.
 
     A folder of NTU RGB+D files is read as ``read_ntu_folder`` does without a protocol.
     Paths are relative to the folder of the index and stay inside it. ``split_column`` names the
@@ -59,17 +60,23 @@ def read_manifest(
     """
     source = Path(data)
     if os.path.isfile(source):
-        if source.suffix.lower() != ".csv":
+        if source.suffix.lower() not in (".csv", ".parquet"):
             raise InputError(
-                f"data {source}: a {source.suffix or 'nameless'} file", fix="name a folder or a .csv manifest"
+                f"data {source}: a {source.suffix or 'nameless'} file",
+                fix="name a folder, or a .csv or .parquet manifest",
             )
-        folder, table = source.parent, read_table(source)
+        is_csv = source.suffix.lower() == ".csv"
+        folder, table = source.parent, read_table(source) if is_csv else read_parquet_table(source)
     elif os.path.isdir(source):
         folder = source
         has_index = os.path.lexists(source / INDEX_FILE)
         if not has_index and is_ntu_folder(source):
             return _read_ntu_rows(source, None, split_column, missing)
-        table = read_table(source / INDEX_FILE) if has_index else list_folder(source, read_classes(source))
+        parquet = parquet_of(source)
+        if parquet is not None:
+            table = read_parquet_table(parquet)
+        else:
+            table = read_table(source / INDEX_FILE) if has_index else list_folder(source, read_classes(source))
     else:
         raise InputError(f"data {source}: does not exist", fix="name a folder, a .csv manifest or people")
     return _read_rows(table, folder, read_classes(folder), split_column, missing)
@@ -166,7 +173,7 @@ def _read_rows(
     split_column = _choose_split_column(table, split_column)
     rows = read_rows(table, files, split_column)
     rows, classes = _label_rows(rows, table, classes)
-    is_index = table.source.name == INDEX_FILE or table.source == folder
+    is_index = table.source.name in (INDEX_FILE, INDEX_PARQUET) or table.source == folder
     return Manifest(
         name=real_folder.name if is_index else f"{real_folder.name}.{table.source.stem}",
         folder=folder,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oskar.config import Config
-from oskar.data.folder_reader import FolderReader
+from oskar.data.folder_reader import ColumnReader, FolderReader
 from oskar.data.manifest import Manifest, fingerprint, free_name, read_manifests, select
+from oskar.data.parquet import Mapped, map_parquet, parquet_of
 from oskar.data.people_reader import PeopleReader, parse_people, people_captions
 from oskar.data.pooled_reader import PooledReader
 from oskar.data.reader import ClipReader
@@ -64,27 +65,36 @@ def _open(
             f"--data {stores[0].data}: a token store holds views to train on",
             fix="evaluate on the data it was made from",
         )
-    folders = [name for name in data if parse_people(name) is None and not is_store(name)]
+    large = [] if is_labelled else [path for name in data if (path := parquet_of(name)) is not None]
+    mapped = [map_parquet(path, config) for path in large]
+    folders = [
+        name for name in data if parse_people(name) is None and not is_store(name) and parquet_of(name) not in large
+    ]
     worlds = [settings for settings in map(parse_people, data) if settings is not None]
     if len({world.seed for world in worlds}) < len(worlds):
         raise InputError(f"--data {' '.join(data)}: the same people twice", fix="give each people a seed of its own")
     manifests = [select(m, split=split, keep_unsplit=not is_labelled) for m in read_manifests(folders)]
     if words is None and "text" in config.tokens.modalities:
-        words = _words(manifests, stores, config, has_people=bool(worlds))
+        words = _words(manifests, [*mapped, *stores], config, has_people=bool(worlds))
     folder_readers = [FolderReader(manifest, config, words, modality) for manifest in manifests]
     people_readers = [PeopleReader(people, config, words, split, is_labelled=is_labelled) for people in worlds]
     names = [m.name for m in manifests]
-    store_readers = []
+    column_readers, store_readers = [], []
+    for columns in mapped:
+        names.append(free_name(columns.name, names))
+        column_readers.append(ColumnReader(columns, config, words, names[-1]))
     for store in stores:
         names.append(free_name(store.index.name, names))
         store_readers.append(StoreReader(store, config, words, names[-1]))
-    readers: list[ClipReader] = [*folder_readers, *store_readers, *people_readers]
+    readers: list[ClipReader] = [*folder_readers, *column_readers, *store_readers, *people_readers]
     return OpenedData(
         reader=readers[0] if len(readers) == 1 else PooledReader(readers),
         words=words,
-        sha256=_identity(fingerprint(*manifests), [part.identity for part in (*store_readers, *people_readers)]),
+        sha256=_identity(
+            fingerprint(*manifests), [part.identity for part in (*column_readers, *store_readers, *people_readers)]
+        ),
         names=(*names, *("people",) * len(worlds)),
-        n_left_out=sum(reader.n_left_out for reader in (*folder_readers, *store_readers)),
+        n_left_out=sum(reader.n_left_out for reader in (*folder_readers, *column_readers, *store_readers)),
     )
 
 
@@ -93,7 +103,9 @@ def _identity(sha256: str, others: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([sha256, *others]).encode()).hexdigest() if others else sha256
 
 
-def _words(manifests: Sequence[Manifest], stores: Sequence[Store], config: Config, *, has_people: bool) -> Words | None:
+def _words(
+    manifests: Sequence[Manifest], others: Sequence[Mapped | Store], config: Config, *, has_people: bool
+) -> Words | None:
     """The tokenizer of the run: loaded, or trained on the captions that count as text; None without any."""
     if config.data.tokenizer is not None:
         return load_words(Path(config.data.tokenizer), vocabulary_size=config.tokens.vocabulary_size)
@@ -105,7 +117,7 @@ def _words(manifests: Sequence[Manifest], stores: Sequence[Store], config: Confi
         for row in manifest.rows
         if row.caption is not None and not (config.data.captions == "written" and row.is_caption_composed)
     ]
-    captions += [caption for store in stores for caption in store.captions()]
+    captions += [caption for part in others for caption in part.captions()]
     if has_people:
         captions += people_captions(config.train.seed)
     return train_words(captions, config.tokens.vocabulary_size) if captions else None
