@@ -43,7 +43,7 @@ def to_parquet(folder: Path, **columns: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["jhmdb_masks", "nw_ucla", "pushup"])
+@pytest.mark.parametrize("name", ["jhmdb_masks", "nw_ucla"])
 def test_real_rows_equal_those_of_the_csv_file(name: str, tmp_path: Path, config: Config) -> None:
     if not (DATA_DIR / name).is_dir():
         pytest.skip(f"real data not there: {name}")

@@ -1,7 +1,9 @@
 """Clips of a manifest: temporal window, decoding, crop with joints and boxes moved along, word ids."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from oskar.data.frame_cache import FrameCache
 from oskar.data.frame_choice import evaluation_frames, n_uniforms, training_frames
 from oskar.data.manifest import Manifest
 from oskar.data.parquet import ColumnRows, Mapped
-from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw
+from oskar.data.reader import Draw, EvaluationWindow, ReadClips, TrainingDraw, repeated_id
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
 from oskar.errors import InputError
@@ -85,24 +87,41 @@ class FolderReader:
         return row.caption
 
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
-        clips, bad = [], []
-        for index in indices:
+        clips: list[Clip] = []
+        bad: list[tuple[str, str]] = []
+        is_training = isinstance(draw, TrainingDraw)
+        for index, several in groupby(indices) if is_training else ((index, [index]) for index in indices):
             try:
-                clips.append(self.read_one(self.rows[index], draw))
+                clips += self._read_views(self.rows[index], len(list(several)), draw)
             except InputError as error:
                 bad.append((self.clip_id(index), str(error)))
         tokens = self._config.tokens
         batch = collate_clips(clips, n_words=tokens.n_words, n_people=tokens.n_people) if clips else None
         return ReadClips(batch, tuple(bad))
 
-    def read_one(self, row: Row, draw: Draw) -> Clip:
-        """One clip; raises InputError where a file of it cannot be read."""
+    def _read_views(self, row: Row, n: int, draw: Draw) -> list[Clip]:
+        """Several clips of a row, each with draws of its own, of a video that is decoded once."""
+        rows = [replace(row, clip_id=repeated_id(row.clip_id, number)) for number in range(n)]
+        video = row.video_path if n > 1 and "video" in self.modalities_of(row) else None
+        if video is None or self._cache.frames(video) is not None:
+            return [self.read_one(view, draw) for view in rows]
+        sequence = self._sequence(row) if "skeleton" in self.modalities_of(row) else None
+        n_frames = probe(video).n_frames
+        wanted = sorted({i for view in rows for i in self._shown(view, n_frames, sequence, draw)})
+        decoded = dict(zip(wanted, read_frames(video, wanted, short_side=self._short_side), strict=True))
+        return [self.read_one(view, draw, decoded) for view in rows]
+
+    def read_one(self, row: Row, draw: Draw, decoded: Mapping[int, Tensor] | None = None) -> Clip:
+        """One clip; raises InputError where a file of it cannot be read.
+
+        ``decoded`` are frames of its video by number, all that the clip shows among them.
+        """
         modalities = self.modalities_of(row)
         sequence = self._sequence(row) if "skeleton" in modalities else None
         video = row.video_path if "video" in modalities else None
         frames, frame_size, idx = None, None, None
         if video is not None:
-            frames, idx = self._frames(row, video, sequence, draw)
+            frames, idx = self._frames(row, video, sequence, draw, decoded)
             frame_size = (frames.shape[2], frames.shape[3])
         elif sequence is not None:
             idx = self._window(sequence.n_frames, row, draw)
@@ -133,16 +152,29 @@ class FolderReader:
         has_video = row.video_path is not None
         return read_joints_file(row.joints_path, frame_size=frame_size, layout=self._layout, prefer_2d=has_video)
 
-    def _frames(self, row: Row, video: Path, sequence: SkeletonSequence | None, draw: Draw) -> tuple[Tensor, list[int]]:
+    def _frames(
+        self,
+        row: Row,
+        video: Path,
+        sequence: SkeletonSequence | None,
+        draw: Draw,
+        decoded: Mapping[int, Tensor] | None,
+    ) -> tuple[Tensor, list[int]]:
         """The window's frames, uint8 ``[T, 3, h, w]``, and their numbers."""
-        cached = self._cache.frames(video)
+        cached = self._cache.frames(video) if decoded is None else None
         n_frames = probe(video).n_frames if cached is None else len(cached)
-        if sequence is not None:
-            n_frames = _common_length(row, n_frames, sequence.n_frames)
-        idx = self._window(n_frames, row, draw)
+        idx = self._shown(row, n_frames, sequence, draw)
+        if decoded is not None:
+            return torch.stack([decoded[i] for i in idx]), idx
         if cached is None:
             return read_frames(video, idx, short_side=self._short_side), idx
         return cached[torch.tensor(idx)], idx
+
+    def _shown(self, row: Row, n_frames: int, sequence: SkeletonSequence | None, draw: Draw) -> list[int]:
+        """The numbers of the frames that a clip with a video shows."""
+        if sequence is not None:
+            n_frames = _common_length(row, n_frames, sequence.n_frames)
+        return self._window(n_frames, row, draw)
 
     def _window(self, n_available: int, row: Row, draw: Draw) -> list[int]:
         n_frames, clip = self._config.tokens.n_frames, self._config.clip

@@ -79,22 +79,20 @@ def _open(
     folder_readers = [FolderReader(manifest, config, words, modality) for manifest in manifests]
     people_readers = [PeopleReader(people, config, words, split, is_labelled=is_labelled) for people in worlds]
     names = [m.name for m in manifests]
-    column_readers, store_readers = [], []
+    listed: list[ColumnReader | StoreReader] = []
     for columns in mapped:
         names.append(free_name(columns.name, names))
-        column_readers.append(ColumnReader(columns, config, words, names[-1]))
+        listed.append(ColumnReader(columns, config, words, names[-1]))
     for store in stores:
         names.append(free_name(store.index.name, names))
-        store_readers.append(StoreReader(store, config, words, names[-1]))
-    readers: list[ClipReader] = [*folder_readers, *column_readers, *store_readers, *people_readers]
+        listed.append(StoreReader(store, config, words, names[-1]))
+    readers: list[ClipReader] = [*folder_readers, *listed, *people_readers]
     return OpenedData(
         reader=readers[0] if len(readers) == 1 else PooledReader(readers),
         words=words,
-        sha256=_identity(
-            fingerprint(*manifests), [part.identity for part in (*column_readers, *store_readers, *people_readers)]
-        ),
+        sha256=_identity(fingerprint(*manifests), [part.identity for part in (*listed, *people_readers)]),
         names=(*names, *("people",) * len(worlds)),
-        n_left_out=sum(reader.n_left_out for reader in (*folder_readers, *column_readers, *store_readers)),
+        n_left_out=sum(reader.n_left_out for reader in (*folder_readers, *listed)),
     )
 
 

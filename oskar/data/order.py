@@ -69,7 +69,8 @@ class EpochOrder:
     def __init__(self, n: int, seed: int, blocks: Sequence[int] = ()) -> None:
         self._n, self._seed = n, seed
         self._blocks = torch.tensor(list(blocks), dtype=torch.int64)
-        self._epoch, self._stored, self._windows = -1, torch.empty(0, dtype=torch.int64), (0,)
+        self._epoch, self._stored = -1, torch.empty(0, dtype=torch.int64)
+        self._windows: tuple[int, ...] = (0,)
 
     def at(self, first: int, count: int) -> list[int]:
         """The clips at ``count`` positions from ``first`` on."""
@@ -92,12 +93,13 @@ class EpochOrder:
     def _in_blocks(self, epoch: int, places: Tensor) -> Tensor:
         if epoch != self._epoch:
             self._epoch, self._stored = epoch, epoch_order(len(self._blocks), self._seed, epoch)
-            sizes = self._blocks[self._stored].split(MIXED_BLOCKS)
-            self._windows = (0, *accumulate(int(window.sum()) for window in sizes))
+            sizes = self._blocks[self._stored].tolist()
+            windows = [sum(sizes[first : first + MIXED_BLOCKS]) for first in range(0, len(sizes), MIXED_BLOCKS)]
+            self._windows = (0, *accumulate(windows))
         bounds = torch.tensor(self._windows)
         window = torch.bucketize(places, bounds[1:], right=True)
         found = torch.empty_like(places)
-        for number in window.unique().tolist():
+        for number in sorted(set(window.tolist())):
             is_here = window == number
             inside = places[is_here] - bounds[number]
             n = int(bounds[number + 1] - bounds[number])

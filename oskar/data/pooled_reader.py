@@ -29,7 +29,7 @@ class PooledReader:
         if not given:
             return ()
         size = max(given)
-        runs = []
+        runs: list[int] = []
         for part in self._readers:
             own = part.blocks if isinstance(part, InBlocks) else ()
             runs += own or [min(size, len(part) - start) for start in range(0, len(part), size)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from oskar.clip import ClipBatch
 from oskar.config import Config
 from oskar.data.bounded_folder import BoundedFolder
-from oskar.data.reader import Draw, ReadClips, TrainingDraw
+from oskar.data.reader import Draw, ReadClips, TrainingDraw, repeat_numbers, repeated_id
 from oskar.data.store.index import (
     INDEX_FILE,
     PLAN_FILE,
@@ -71,10 +71,11 @@ class Store:
         if self._captions == "none":
             return np.zeros(len(clips), np.bool_)
         offsets = np.asarray(self.clips.captions.offsets)
-        is_there = offsets[clips + 1] > offsets[clips]
+        is_there: NDArray[np.bool_] = offsets[clips + 1] > offsets[clips]
         if self._captions == "all":
             return is_there
-        return is_there & (np.asarray(self.clips.is_composed)[clips] == 0)
+        is_written: NDArray[np.bool_] = np.asarray(self.clips.is_composed)[clips] == 0
+        return is_there & is_written
 
     def captions(self) -> Iterator[str]:
         """Those that count as text, of the run's split."""
@@ -131,7 +132,8 @@ class StoreReader:
         if not isinstance(draw, TrainingDraw):
             raise InputError("a token store has no evaluation windows", fix="evaluate on the data it was made from")
         names = [self.clip_id(i) for i in indices]
-        ids = torch.tensor([hash_id(name) for name in names], dtype=torch.int64)
+        repeats = repeat_numbers(indices)
+        ids = torch.tensor([hash_id(repeated_id(*pair)) for pair in zip(names, repeats, strict=True)])
         view = integers(clip_keys(draw.seed, draw.step, ids), _VIEW_STREAM, self._index.views).numpy()
         rows = self._rows[np.asarray(indices)]
         bad: dict[int, str] = {}

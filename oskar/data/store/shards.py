@@ -105,7 +105,7 @@ def token_crc(rows: NDArray[Any]) -> NDArray[np.uint32]:
 
 def people_crc(joints: NDArray[np.float32], boxes: NDArray[np.float32]) -> int:
     """CRC-32 of the people of one view of a clip."""
-    return zlib.crc32(np.ascontiguousarray(boxes), zlib.crc32(np.ascontiguousarray(joints)))
+    return zlib.crc32(boxes.tobytes(), zlib.crc32(joints.tobytes()))
 
 
 def _flat(file: ArraysFile, name: str, n_axes: int) -> NDArray[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from oskar.data.store.index import FORMAT, INDEX_FILE, PLAN_FILE, VERSION, StoreIndex, read_index
+from oskar.data.store.index import INDEX_FILE, PLAN_FILE, VERSION, StoreIndex, read_index
 from oskar.data.store.plan import begin, make_plan
 from oskar.data.store.settings import TokenizeConfig
 from oskar.data.store.shard_writer import (
@@ -46,7 +46,7 @@ def tokenize(config: TokenizeConfig, data: str, out: Path, *, tokenizer: str = "
     shards = [done[i] for i in range(len(slices))]
     clips, splits = write_table(out, source, shards)
     index = StoreIndex(
-        format=FORMAT,
+        format="oskar-store",
         version=VERSION,
         name=source.name,
         has_prefix=source.has_prefix,
