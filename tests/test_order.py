@@ -27,12 +27,12 @@ def test_a_keyed_order_is_a_permutation(n: int, seed: int, epoch: int) -> None:
 def test_keyed_orders_differ_and_are_even() -> None:
     orders = {tuple(keyed_order(torch.arange(40), 40, s, e).tolist()) for s in range(4) for e in range(4)}
     assert len(orders) == 16
-    firsts = torch.stack([keyed_order(torch.tensor([0, 9]), 10, 0, epoch) for epoch in range(300)])
-    for place in (0, 1):  # every clip comes first, and last, about as often: sd is 5.2
-        assert int((torch.bincount(firsts[:, place], minlength=10) - 30).abs().max()) < 4.5 * 5.2
-    pairs = Counter(tuple(keyed_order(torch.arange(2), 5, 0, e).tolist()) for e in range(400))
-    assert len(pairs) == 20  # and every pair of neighbours: 20 of each, sd 4.4
-    assert max(abs(count - 20) for count in pairs.values()) < 20
+    firsts = torch.stack([keyed_order(torch.tensor([0, 9]), 10, 0, epoch) for epoch in range(200)])
+    for place in (0, 1):  # every clip comes first, and last, about as often: sd is 4.2
+        assert int((torch.bincount(firsts[:, place], minlength=10) - 20).abs().max()) < 4.5 * 4.2
+    pairs = Counter(tuple(keyed_order(torch.arange(2), 5, 0, e).tolist()) for e in range(300))
+    assert len(pairs) == 20  # and every pair of neighbours: 15 of each, sd 3.8
+    assert max(abs(count - 15) for count in pairs.values()) < 4.5 * 3.8
     large = keyed_order(torch.arange(10_000), 10**7, 3, 0).double()
     assert float(large.mean() / 10**7) == pytest.approx(0.5, abs=0.015)  # sd 0.0029
     steps = torch.corrcoef(torch.stack([large[:-1], large[1:]]))[0, 1]

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from oskar.randomness import bits, clip_keys
+from oskar.randomness import bits, clip_keys, mixed
 
 # Up to this many clips an epoch is a stored permutation; above, a keyed one that takes no memory.
 # Raising or lowering it changes the order of data sets between the two values.
@@ -46,8 +46,7 @@ def _encipher(values: Tensor, half: int, keys: Tensor) -> Tensor:
     mask = (1 << half) - 1
     left, right = values >> half, values & mask
     for key in keys.tolist():
-        hashed = bits(right ^ key, 0)
-        left, right = right, left ^ (hashed & mask)
+        left, right = right, left ^ (mixed(right ^ key) & mask)
     return (left << half) | right
 
 
