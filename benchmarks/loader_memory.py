@@ -57,10 +57,9 @@ def measure(title: str, data: str, config: Config, n_clips: int) -> None:
     for name, column in (("worker", 1), ("main process", 2)):
         slope = np.polyfit(table[:, 0] / 1000, table[:, column], 1)[0]
         (first, *_), (last, *_) = points[0], points[-1]
-        print(
-            f"{title}, {name}: {points[0][column]:.0f} MiB after {first:,} clips, {points[-1][column]:.0f} after {last:,}, "
-            f"slope {slope:+.3f} MiB per 1,000 clips"
-        )
+        low, high = points[0][column], points[-1][column]
+        print(f"{title}, {name}: {low:.0f} MiB after {first:,} clips, {high:.0f} MiB after {last:,}")
+        print(f"{title}, {name}: slope {slope:+.3f} MiB per 1,000 clips")
 
 
 def main() -> None:

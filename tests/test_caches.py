@@ -11,8 +11,8 @@ import torch
 from runs import noise_video, shrunk, video_folder
 
 from oskar.config import Config
-from oskar.data import folder_reader
 from oskar.data.bounded_folder import BoundedFolder
+from oskar.data.decoding import read_frames
 from oskar.data.frame_cache import FrameCache
 from oskar.data.open import open_training
 from oskar.data.reader import EvaluationWindow, TrainingDraw
@@ -98,13 +98,13 @@ def test_several_clips_of_one_decoded_video(
     draw = TrainingDraw(0, 3)
     alone = reader.read([1], draw).clips
     decoded: list[int] = []
-    original = folder_reader.read_frames
+    original = read_frames
 
     def counting(path: Any, frame_idx: Any, **more: Any) -> Any:
         decoded.append(len(frame_idx))
         return original(path, frame_idx, **more)
 
-    monkeypatch.setattr(folder_reader, "read_frames", counting)
+    monkeypatch.setattr("oskar.data.folder_reader.read_frames", counting)
     clips = reader.read([1, 1, 1, 0], draw).clips
     assert len(decoded) == (0 if cache_gib else 2)
     assert alone is not None

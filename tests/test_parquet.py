@@ -112,6 +112,15 @@ def test_rows_without_the_recipes_modalities_are_left_out(tmp_path: Path, config
     assert opened.n_left_out == 1
 
 
+def test_rows_of_another_split_are_left_out(tmp_path: Path, config: Config) -> None:
+    silent = config.with_overrides(["data.captions=none"])
+    folder = to_parquet(video_folder(tmp_path / "v", 5), split=["train", None, "test", "", "train"])
+    opened = open_training([str(folder)], silent)
+    assert [opened.reader.clip_id(i) for i in range(len(opened.reader))] == ["v/v0", "v/v1", "v/v3", "v/v4"]
+    other = open_training([str(folder)], silent.with_overrides(["data.split=test"]))
+    assert [other.reader.clip_id(i) for i in range(len(other.reader))] == ["v/v1", "v/v2", "v/v3"]
+
+
 def test_composed_captions_do_not_count_as_written(tmp_path: Path, config: Config) -> None:
     written = config.with_overrides(["data.captions=written"])
     folder = to_parquet(

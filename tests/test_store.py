@@ -22,6 +22,7 @@ from oskar.data.open import open_split, open_training
 from oskar.data.pooled_reader import PooledReader
 from oskar.data.reader import EvaluationWindow, ReadClips, TrainingDraw
 from oskar.data.store import shards as shards_module
+from oskar.data.store.arrays_file import ArraysFile, Column, write_arrays
 from oskar.data.store.reader import StoreReader
 from oskar.data.store.settings import StoreConfig, TokenizeConfig
 from oskar.data.store.tokenizers import RawTubelets
@@ -224,7 +225,7 @@ def test_names_of_pooled_stores_are_told_apart(store: Path, folder: Path, config
         ("tokens.n_people=3", "set tokens.n_people=2"),
         ("tokens.video_width=32", "set tokens.video_width=null"),
         ("clip.crop_scale=[0.1, 1.0]", r"set clip.crop_scale=\[0.3,0.9\]"),
-        ("data.split=test", "no clip of split 'test'"),
+        ("data.split=test", "was made of split 'train'"),
     ],
 )
 def test_a_store_that_does_not_fit_is_refused(override: str, message: str, tmp_path: Path, config: Config) -> None:
@@ -232,6 +233,51 @@ def test_a_store_that_does_not_fit_is_refused(override: str, message: str, tmp_p
     tokenize(settings_of(config), str(folder), tmp_path / "store")
     with pytest.raises(InputError, match=message):
         open_training([str(tmp_path / "store")], config.with_overrides([override, "data.captions=none"]))
+
+
+def test_a_run_takes_its_split_of_a_store(tmp_path: Path, config: Config) -> None:
+    folder = video_folder(
+        tmp_path / "v", 5, split=lambda i: ("train", "test", "", "val", "train")[i], label=lambda i: "abcab"[i]
+    )
+    settings = settings_of(config)
+    tokenize(replace(settings, store=replace(settings.store, split=None)), str(folder), tmp_path / "store")
+    for split, expected in (("train", [0, 2, 4]), ("val", [2, 3]), ("test", [1, 2])):
+        silent = config.with_overrides([f"data.split={split}", "data.captions=none"])
+        reader = open_training([str(tmp_path / "store")], silent).reader
+        assert [reader.clip_id(i) for i in range(len(reader))] == [f"v/v{i}" for i in expected]
+        assert [reader.label(i) for i in range(len(reader))] == [(0, 1, 2, 0, 1)[i] for i in expected]
+        clips = read(reader, range(len(reader)), TrainingDraw(0, 0))
+        theirs = read(open_training([str(folder)], silent).reader, range(len(reader)), TrainingDraw(11, 0))
+        assert torch.equal(clips.clip_ids, theirs.clip_ids)
+        ours = tensors(build_batch(clips, silent, 0))
+        assert all(torch.equal(a, b) for a, b in zip(ours, tensors(build_batch(theirs, silent, 0)), strict=True))
+    tokenize(settings, str(folder), tmp_path / "train")
+    with pytest.raises(InputError, match="was made of split 'train'"):
+        open_training([str(tmp_path / "train")], replace(silent, data=replace(silent.data, split="val")))
+    only_labelled = video_folder(tmp_path / "w", 2, split=lambda i: "train")
+    tokenize(replace(settings, store=replace(settings.store, split=None)), str(only_labelled), tmp_path / "all")
+    with pytest.raises(InputError, match="no clip of split 'other'"):
+        open_training([str(tmp_path / "all")], replace(silent, data=replace(silent.data, split="other")))
+
+
+def resident_mib() -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the system does not tell a process's memory in /proc")
+    return int(next(line for line in status.read_text().splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_pages_that_were_read_leave_the_process(tmp_path: Path) -> None:
+    rows = np.zeros((64, 2**20), np.uint8)
+    write_arrays(tmp_path / "a", {"rows": Column("U8", (2**20,), [rows])})
+    file = ArraysFile(tmp_path / "a", (tmp_path / "a").stat().st_size)
+    del rows
+    before = resident_mib()
+    assert int(file.arrays["rows"].max()) == 0
+    held = resident_mib() - before
+    file.forget_pages()
+    assert held > 50
+    assert resident_mib() - before < 10
 
 
 def test_evaluation_is_refused(store: Path, config: Config) -> None:

@@ -154,7 +154,7 @@ def test_frames_are_refused_where_tokens_are_vectors(folder: Path, config: Confi
 
 
 def test_wrong_models_are_refused(models: dict[str, Path], folder: Path, config: Config, tmp_path: Path) -> None:
-    def refused(tokenizer: Path, message: str, **tokens: int) -> None:
+    def refused(tokenizer: Path, message: str, **tokens: Any) -> None:
         settings = settings_of(replace(config, tokens=replace(config.tokens, **tokens)))
         with pytest.raises(InputError, match=message):
             tokenize(settings, str(folder), tmp_path / "s", tokenizer=str(tokenizer))

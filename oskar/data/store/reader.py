@@ -58,7 +58,12 @@ class Store:
 
     def _of_split(self, split: str) -> NDArray[np.int64]:
         """Numbers of the clips of a split and of those without one."""
-        known = self.index.splits
+        known, made_of = self.index.splits, self.index.split
+        if made_of not in (None, split):
+            raise InputError(
+                f"data.split = {split!r}, but {self.data} was made of split {made_of!r}",
+                fix=f"set data.split={made_of}, or make another store with store.split=null",
+            )
         wanted = known.index(split) if split in known else -1
         split_id = np.asarray(self.clips.split_id)
         found = np.flatnonzero((split_id == -1) | (split_id == wanted))
