@@ -15,9 +15,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from oskar.config import Config
 from oskar.data.open import open_training
@@ -46,7 +48,7 @@ class CountedRows:
     def __enter__(self) -> "CountedRows":
         original = Shards.tokens
 
-        def counting(shards: Shards, shard: int, rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def counting(shards: Shards, shard: int, rows: NDArray[np.int64]) -> NDArray[Any]:
             width = shards.width * (1 if shards.type == "U8" else 4 if shards.type == "F32" else 2)
             self.n_rows += len(rows)
             first, last = rows * width // PAGE_BYTES, (rows * width + width - 1) // PAGE_BYTES
@@ -54,7 +56,7 @@ class CountedRows:
                 self.pages |= {(shard, page) for page in range(low, high + 1)}
             return original(shards, shard, rows)
 
-        Shards.tokens = counting  # type: ignore[method-assign]
+        Shards.tokens = counting  # type: ignore[method-assign,assignment]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -136,11 +138,12 @@ def main() -> None:
     parser.add_argument("--recipe", default="oskar-small")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--store", type=Path, help="where to keep the store; one that is there is used")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = apply_overrides(recipe(options.recipe), ["data.captions=all", "data.cache_gib=0", *options.settings])
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "store"
+        store = options.store or Path(folder) / "store"
         settings = TokenizeConfig(tokens=config.tokens, clip=config.clip, store=StoreConfig(workers=1))
         started = time.perf_counter()
         index = tokenize(settings, options.data, store)

@@ -71,12 +71,10 @@ def test_real_rows_equal_those_of_the_csv_file(name: str, tmp_path: Path, config
             "packed_rows",
             "has_joints",
             "caption",
-            "label_id",
             "width",
             "height",
         ):
             assert getattr(ours, field) == getattr(theirs, field)
-        assert reader.label(i) == theirs.label_id
 
 
 def _same_disk(path: Path, folder: Path) -> bool:

@@ -212,7 +212,8 @@ class FolderReader:
 class ColumnReader(FolderReader):
     """Reads the rows of a mapped Parquet manifest, to train on; ``name`` is what it is called among pooled data.
 
-    A row is looked at when its clip is read: a fault in it makes that clip unreadable, and no other.
+    A row is looked at when its clip is read: a fault in it makes that clip unreadable, and no other. Labels are not
+    read.
     """
 
     def __init__(self, mapped: Mapped, config: Config, words: Words | None, name: str) -> None:
@@ -226,7 +227,7 @@ class ColumnReader(FolderReader):
         return self._columns.clip_id(index)
 
     def label(self, index: int) -> int:
-        return self._columns.label_id(index)
+        return -1
 
 
 def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:

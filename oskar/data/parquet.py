@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -19,10 +20,10 @@ INDEX_PARQUET = "index.parquet"
 MAX_CAPTIONS = 1_000_000  # to learn a vocabulary from: they are held in memory
 _VERSION = 1  # of the mapped file: raise it when its columns change
 _BATCH_ROWS = 65_536
+_ROWS_HELD = 64  # each takes the pages around it into memory, some 128 KiB for a column
 # What a training clip is read by; the other columns stay in the Parquet file.
 _READ = (
-    "clip_id", "path", "joints_path", "row", "start", "end", "has_joints", "caption", "label_id", "n_frames", "width",
-    "height",
+    "clip_id", "path", "joints_path", "row", "start", "end", "has_joints", "caption", "n_frames", "width", "height",
 )  # fmt: skip
 
 
@@ -61,11 +62,15 @@ def read_parquet_table(path: Path) -> Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mapped:
-    """The rows of a manifest that a run reads, in Arrow's layout, mapped from a file; ``n_left_out`` are the others."""
+    """The rows of a manifest that a run reads, in Arrow's layout, mapped from a file; ``n_left_out`` are the others.
+
+    ``pages`` is the mapping under ``table``.
+    """
 
     source: Path
     name: str
     table: Any
+    pages: mmap.mmap
     sha256: str
     n_left_out: int
 
@@ -94,6 +99,7 @@ class ColumnRows(Sequence[Row]):
         folder = mapped.source.parent
         self._mapped, self._prefix = mapped, f"{name}/"
         self._files = Files(folder=folder, real_folder=Path(os.path.realpath(folder)), is_missing_kept=False)
+        self._n_read = 0
         self._columns = {column: mapped.table[column] for column in mapped.table.column_names}
         self._packed = (
             read_packed_file(self._files) if "start" in self._columns else PackedFile(is_there=False, offsets=None)
@@ -109,19 +115,22 @@ class ColumnRows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        self._forget_pages()
         texts = {name: _text(column[index].as_py()) for name, column in self._columns.items()}
         values = {name: text for name, text in texts.items() if text}
         cells = Cells(where=f"{self._mapped.source}, clip {values.get('clip_id')!r}", values=values)
         row = read_row(cells, self._files, None, self._packed)
-        return replace(row, clip_id=self._prefix + row.clip_id, label_id=cells.integer("label_id", minimum=0))
+        return replace(row, clip_id=self._prefix + row.clip_id)
 
     def clip_id(self, index: int) -> str:
+        self._forget_pages()
         return f"{self._prefix}{self._columns['clip_id'][index].as_py()}"
 
-    def label_id(self, index: int) -> int:
-        """-1 where there is none."""
-        found = self._columns["label_id"][index].as_py() if "label_id" in self._columns else None
-        return -1 if found is None else int(found)
+    def _forget_pages(self) -> None:
+        """Now and then let go of the pages that were read, so that no process grows to the size of the file."""
+        self._n_read += 1
+        if self._n_read % _ROWS_HELD == 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.pages.madvise(mmap.MADV_DONTNEED)
 
 
 def map_parquet(path: Path, config: Config) -> Mapped:
@@ -146,7 +155,7 @@ def map_parquet(path: Path, config: Config) -> Mapped:
     def fill(target: BinaryIO) -> None:
         _copy(file, chosen, target)
 
-    table = _map(fill, f"{_VERSION}:{sha256}:{chosen.key}", config)
+    table, pages = _map(fill, f"{_VERSION}:{sha256}:{chosen.key}", config)
     if not table.num_rows:
         raise InputError(
             f"data {path}: no clip of split {config.data.split!r} has any of {', '.join(config.tokens.modalities)}",
@@ -154,7 +163,7 @@ def map_parquet(path: Path, config: Config) -> Mapped:
         )
     folder = Path(os.path.realpath(path.parent))
     name = folder.name if path.name == INDEX_PARQUET else f"{folder.name}.{path.stem}"
-    return Mapped(source=path, name=name, table=table, sha256=sha256, n_left_out=n_rows - table.num_rows)
+    return Mapped(source=path, name=name, table=table, pages=pages, sha256=sha256, n_left_out=n_rows - table.num_rows)
 
 
 class _Choice:
@@ -190,14 +199,15 @@ class _Choice:
             source = batch[self.given["caption_source"]].cast(pa.string())
             is_composed = pc.fill_null(pc.starts_with(source, "composed"), False)
             columns["caption"] = pc.if_else(is_composed, pa.scalar(None, columns["caption"].type), columns["caption"])
-        kept = pa.array([False]).take(pa.array([0] * len(batch)))
-        for is_there in self._present(columns):
-            kept = pc.or_(kept, is_there)
+        rows = pa.RecordBatch.from_pydict(columns)
+        has_modality = list(self._present(columns))
+        if not has_modality:
+            return rows.slice(0, 0)
+        kept = reduce(pc.or_, has_modality)
         if self.split_column is not None:
-            split = batch[self.split_column]
-            is_open = pc.fill_null(pc.equal(split, ""), True)
-            kept = pc.and_(kept, pc.or_(is_open, pc.fill_null(pc.equal(split, self._split), True)))
-        return pa.RecordBatch.from_pydict(columns).filter(pc.fill_null(kept, False))
+            split = batch[self.split_column].cast(pa.string())
+            kept = pc.and_(kept, pc.is_in(split, value_set=pa.array([self._split, "", None])))
+        return rows.filter(kept)
 
     def _present(self, columns: dict[str, Any]) -> Iterator[Any]:
         import pyarrow.compute as pc
@@ -219,7 +229,8 @@ def _copy(file: Any, chosen: _Choice, target: BinaryIO) -> None:
     import pyarrow as pa
 
     writer = None
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=chosen.read):
+    # Threads would decode columns side by side, which takes more memory.
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=chosen.read, use_threads=False):
         part = chosen.of(batch)
         if writer is None:
             writer = pa.ipc.new_file(target, part.schema)
@@ -230,7 +241,7 @@ def _copy(file: Any, chosen: _Choice, target: BinaryIO) -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _map(fill: Any, key: str, config: Config) -> Any:
+def _map(fill: Any, key: str, config: Config) -> tuple[Any, mmap.mmap]:
     import pyarrow as pa
 
     if config.data.cache_dir is None:
@@ -244,9 +255,11 @@ def _map(fill: Any, key: str, config: Config) -> Any:
         return _table(file.fileno(), pa)
 
 
-def _table(descriptor: int, pa: Any) -> Any:
+def _table(descriptor: int, pa: Any) -> tuple[Any, mmap.mmap]:
     mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+    if hasattr(mmap, "MADV_RANDOM"):  # rows are read here and there: pages around them would only fill memory
+        mapped.madvise(mmap.MADV_RANDOM)
+    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all(), mapped
 
 
 def _open(path: Path) -> Any:

@@ -140,6 +140,7 @@ class ClipTable:
     ``label_id`` int32 ``[n]``, -1 for none; ``is_composed`` uint8 ``[n]``: the caption was made from the label.
     """
 
+    file: ArraysFile
     ids: Texts
     captions: Texts
     shard: Any
@@ -155,11 +156,15 @@ class ClipTable:
 
 def read_clips(path: Path, facts: StoredFile) -> ClipTable:
     """Map the table of clips."""
-    arrays: Mapping[str, Any] = ArraysFile(path, facts.bytes).arrays
+    file = ArraysFile(path, facts.bytes)
+    arrays: Mapping[str, Any] = file.arrays
     try:
         names = ("shard", "video", "skeleton", "split_id", "label_id", "is_composed")
         table = ClipTable(
-            ids=texts_of(arrays, "ids"), captions=texts_of(arrays, "captions"), **{name: arrays[name] for name in names}
+            file=file,
+            ids=texts_of(arrays, "ids"),
+            captions=texts_of(arrays, "captions"),
+            **{name: arrays[name] for name in names},
         )
     except KeyError as error:
         raise InputError(f"{path}: has no array {error}", fix="make the store anew") from error

@@ -154,6 +154,7 @@ class StoreReader:
             has_video=None if tubelets is None else tubelets.is_stored,
         )
         kept = torch.tensor([i not in bad for i in range(len(names))])
+        self._table.file.forget_pages()
         listed = tuple((names[i], reason) for i, reason in bad.items())
         return ReadClips(clips.rows(kept) if bool(kept.any()) else None, listed)
 
