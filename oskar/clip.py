@@ -3,9 +3,9 @@
 Shapes: T frames, S people, J joints (the internal 17), H W pixels, B clips.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,33 @@ class Clip:
     label: int = -1
 
 
+class UnreadableClipsError(InputError):
+    """Clips of a batch whose chosen tokens cannot be read: row of the batch -> (clip id, reason)."""
+
+    def __init__(self, clips: Mapping[int, tuple[str, str]]) -> None:
+        name, reason = next(iter(clips.values()))
+        super().__init__(f"{len(clips)} clips cannot be read, {name}: {reason}", fix="see the reason")
+        self.clips = clips
+
+
+class Tubelets(Protocol):
+    """The video tokens of clips ``[B]`` that are read when they are chosen, instead of whole frames.
+
+    ``is_valid`` bool ``[B, N]``; ``is_stored`` bool ``[B]``: the clip's tokens come from here.
+    """
+
+    @property
+    def is_valid(self) -> Tensor: ...
+
+    @property
+    def is_stored(self) -> Tensor: ...
+
+    def __getitem__(self, idx: Tensor) -> Self: ...
+
+    def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
+        """Values ``[n, P]`` by clip ``[n]`` and token ``[n]``; raises UnreadableClipsError."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipBatch:
     """Clips of one batch as dense tensors with a presence flag per modality.
@@ -39,6 +66,7 @@ class ClipBatch:
     ``clip_ids`` int64 ``[B]`` (hashed names); ``frames`` uint8 ``[B, T, 3, H, W]``; ``joints``
     ``[B, S, T, 17, 3]``; ``boxes`` ``[B, S, T, 4]``; ``word_ids`` int64 ``[B, n_words]``, -1 after
     the caption's end; ``has_video`` and ``has_skeleton`` bool ``[B]``; ``labels`` int64 ``[B]``.
+    Video is in ``frames``, in ``tubelets``, or, where data were pooled, of some clips in each.
     """
 
     clip_ids: Tensor
@@ -49,6 +77,7 @@ class ClipBatch:
     boxes: Tensor | None = None
     has_skeleton: Tensor | None = None
     word_ids: Tensor | None = None
+    tubelets: Tubelets | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)

@@ -45,7 +45,7 @@ def modality_specs(tokens: TokensConfig) -> dict[Modality, ModalitySpec]:
         "video": ModalitySpec(
             name="video",
             n_tokens=steps * side * side,
-            token_width=tokens.tubelet_frames * tokens.patch_size**2 * 3,
+            token_width=tokens.video_width or tokens.tubelet_frames * tokens.patch_size**2 * 3,
             vocabulary_size=None,
             position_grid=(steps, side, side),
             has_box=False,

@@ -49,6 +49,11 @@ def bits(keys: Tensor, stream: int, shape: tuple[int, ...] = ()) -> Tensor:
     return _mix(stream_key[:, None] + counter).view(-1, *shape)
 
 
+def mixed(values: Tensor) -> Tensor:
+    """A hash of each int64, in which every bit of the result depends on every bit of the value."""
+    return _mix(values + _GOLDEN)
+
+
 def uniform(keys: Tensor, stream: int, shape: tuple[int, ...] = ()) -> Tensor:
     """Uniform float32 in [0, 1), shape ``[B, *shape]``, on a grid of 2^-24."""
     return _shift_right(bits(keys, stream, shape), 40).to(torch.float32) * 2.0**-24

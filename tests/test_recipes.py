@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def hidden_changed(clips: ClipBatch, config: Config, view: View) -> ClipBatch:
     for m, name in enumerate(names):
         clip, slot = (view.visible_idx.modality_idx == m).nonzero(as_tuple=True)
         shown[name][clip, view.visible_idx.token_idx[clip, slot]] = 1
-    changed = {}
+    changed: dict[str, Any] = {}
     if clips.frames is not None:
         t, p = config.tokens.tubelet_frames, config.tokens.patch_size
         grid = shown["video"].view(N_CLIPS, -1, config.tokens.resolution // p, config.tokens.resolution // p)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from oskar.clip import ClipBatch
 from oskar.config import Config, TokensConfig
+from oskar.data.order import epoch_order
 from oskar.data.people_reader import PeopleData, PeopleReader
 from oskar.data.reader import Draw, ReadClips, TrainingDraw
-from oskar.data.stream import LoadedStep, MemoryStream, StepDataset, StepStream, epoch_order
+from oskar.data.stream import LoadedStep, MemoryStream, StepDataset, StepStream
 from oskar.masking.packing import Batch, build_batch
 from oskar.randomness import hash_id
 

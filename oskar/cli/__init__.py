@@ -20,6 +20,7 @@ from oskar.cli.recipes import recipes
 from oskar.cli.report import report
 from oskar.cli.search import search
 from oskar.cli.serve import serve
+from oskar.cli.tokenize import tokenize
 from oskar.errors import InputError, OskarError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ for verb in (
     recipes,
     prepare,
     plan,
+    tokenize,
     pretrain,
     evaluate,
     embed,

@@ -21,6 +21,7 @@ class TokensConfig:
     resolution: int = 224
     tubelet_frames: int = 2
     patch_size: int = 16
+    video_width: int | None = None  # A8: values of a video token that is a model's vector; null: its pixels
     min_contrast: float = 0.0  # tubelets whose pixel range is below this share of 255 are unavailable
     n_people: int = 3
     segment_frames: int = 1  # A5: frames of a joint that make one token
@@ -44,6 +45,8 @@ class TokensConfig:
             f"use a multiple of tokens.patch_size={self.patch_size}",
         )
         require_share(self, "tokens", "min_contrast", "min_confidence")
+        width = self.video_width
+        require(width is None or width > 0, "tokens.video_width", width, "use a positive number, or null for pixels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

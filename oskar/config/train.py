@@ -22,11 +22,16 @@ class DataConfig:
     split: str = "train"  # rows of this split train; rows without a split always do
     tokenizer: str | None = None  # path of a tokenizer.json; None trains WordPiece on the captions
     quarantine: Literal["honour", "ignore"] = "honour"  # clips that `oskar check` listed do not train
-    cache_dir: str | None = None  # decoded, resized frames are kept here; None keeps none
+    cache_gib: float = 1.0  # decoded, resized frames that each worker keeps in memory; 0 decodes windows only
+    cache_dir: str | None = None  # decoded frames and fetched shards are kept here; None keeps none on disk
+    cache_dir_gib: float = 100.0  # what cache_dir may hold; the least recently used go first
+    clips_per_decode: int = 1  # windows and crops taken from a video each time it is decoded
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "data.workers", self.workers, "use 0 or more")
         require_share(self, "data", "max_bad_share")
+        require_not_negative(self, "data", "cache_gib", "cache_dir_gib")
+        require_positive(self, "data", "clips_per_decode")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

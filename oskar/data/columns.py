@@ -116,7 +116,7 @@ def read_table(path: Path) -> Table:
             where = f"{path} line {reader.line_num}"
             if not columns:
                 header = tuple(cell.strip() for cell in cells)
-                columns = _check_header(header, where)
+                columns = check_header(header, where)
                 continue
             if len(cells) != len(columns):
                 raise InputError(
@@ -176,7 +176,8 @@ def _name_by_file(rows: list[Cells]) -> list[Cells]:
     ]
 
 
-def _check_header(header: tuple[str, ...], where: str) -> tuple[str, ...]:
+def check_header(header: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The columns' names without aliases; InputError for an unknown or repeated one."""
     if len(header) == 1 and re.search(r"[;\t|]", header[0]):
         raise InputError(f"{where}: the header {shown(header[0])} has one column", fix="separate the columns by commas")
     known = ROW_COLUMNS | METADATA_COLUMNS | set(ALIASES) | {"split"}

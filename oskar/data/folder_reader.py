@@ -1,7 +1,9 @@
 """Clips of a manifest: temporal window, decoding, crop with joints and boxes moved along, word ids."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -14,8 +16,10 @@ from oskar.data.decoding import probe, read_frames
 from oskar.data.folder import IMAGE_SUFFIXES
 from oskar.data.frame_cache import FrameCache
 from oskar.data.frame_choice import evaluation_frames, n_uniforms, training_frames
+from oskar.data.joint_arrays import Arrays
 from oskar.data.manifest import Manifest
-from oskar.data.reader import ClipLength, Draw, EvaluationWindow, ReadClips, Span, TrainingDraw
+from oskar.data.parquet import ColumnRows, Mapped
+from oskar.data.reader import ClipLength, Draw, EvaluationWindow, ReadClips, Span, TrainingDraw, repeated_id
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
 from oskar.data.windows import evenly
@@ -26,7 +30,6 @@ from oskar.tokens.words import Words
 
 _CROP_STREAM, _WINDOW_STREAM, _YAW_STREAM = 9001, 9002, 9003
 _LENGTH_TOLERANCE_SHARE = 0.1  # how far a joints file may differ in length from its video
-_CACHE_BYTES = 1 << 30
 
 
 class FolderReader:
@@ -38,9 +41,9 @@ class FolderReader:
     """
 
     def __init__(self, manifest: Manifest, config: Config, words: Words | None, needed: Modality | None = None) -> None:
-        self._config, self._words, self._folder = config, words, manifest.folder
+        self._prepare(manifest.folder, config, words, manifest.joints)
         listed = [(row, self.modalities_of(row)) for row in manifest.rows]
-        self.rows = tuple(row for row, names in listed if names and (needed is None or needed in names))
+        self.rows: Sequence[Row] = tuple(row for row, names in listed if names and (needed is None or needed in names))
         self.n_left_out = len(manifest.rows) - len(self.rows)
         if not self.rows:
             wanted = needed or "any of " + ", ".join(config.tokens.modalities)
@@ -49,14 +52,20 @@ class FolderReader:
                 fix="choose among the modalities that are there, or a recipe that has them, or set tokens.modalities",
             )
         self.classes = manifest.classes
+
+    def _prepare(self, folder: Path, config: Config, words: Words | None, joints: Arrays | None = None) -> None:
+        self._config, self._words, self._folder = config, words, folder
         cache_dir = config.data.cache_dir
         tokens = config.tokens
         self._short_side = math.ceil(tokens.resolution / math.sqrt(config.clip.crop_scale[0]))
         self._cache = FrameCache(
-            None if cache_dir is None else Path(cache_dir), short_side=self._short_side, memory_bytes=_CACHE_BYTES
+            None if cache_dir is None else Path(cache_dir),
+            short_side=self._short_side,
+            memory_bytes=int(config.data.cache_gib * 2**30),
+            folder_bytes=int(config.data.cache_dir_gib * 2**30),
         )
-        self._packed = PackedSkeletons(manifest.folder, arrays=manifest.joints)
-        self._layout = folder_layout(manifest.folder)
+        self._packed = PackedSkeletons(folder, arrays=joints)
+        self._layout = folder_layout(folder)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,22 +90,38 @@ class FolderReader:
         return row.caption
 
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
-        clips, bad = [], []
-        for index in indices:
+        clips: list[Clip] = []
+        bad: list[tuple[str, str]] = []
+        is_training = isinstance(draw, TrainingDraw)
+        for index, several in groupby(indices) if is_training else ((index, [index]) for index in indices):
             try:
-                clips.append(self.read_one(self.rows[index], draw))
+                clips += self._read_views(self.rows[index], len(list(several)), draw)
             except InputError as error:
-                bad.append((self.rows[index].clip_id, str(error)))
+                bad.append((self.clip_id(index), str(error)))
         tokens = self._config.tokens
         batch = collate_clips(clips, n_words=tokens.n_words, n_people=tokens.n_people) if clips else None
         return ReadClips(batch, tuple(bad))
 
-    def read_one(self, row: Row, draw: Draw) -> Clip:
-        """One clip; raises InputError where a file of it cannot be read."""
+    def _read_views(self, row: Row, n: int, draw: Draw) -> list[Clip]:
+        """Several clips of a row, each with draws of its own, of a video that is decoded once."""
+        rows = [replace(row, clip_id=repeated_id(row.clip_id, number)) for number in range(n)]
+        video = self._video(row) if n > 1 else None
+        if video is None or self._cache.frames(video) is not None:
+            return [self.read_one(view, draw) for view in rows]
+        sequence, n_frames = self._sequence(row), probe(video).n_frames
+        wanted = sorted({i for view in rows for i in self._shown(view, n_frames, sequence, draw)})
+        decoded = dict(zip(wanted, read_frames(video, wanted, short_side=self._short_side), strict=True))
+        return [self.read_one(view, draw, decoded) for view in rows]
+
+    def read_one(self, row: Row, draw: Draw, decoded: Mapping[int, Tensor] | None = None) -> Clip:
+        """One clip; raises InputError where a file of it cannot be read.
+
+        ``decoded`` are frames of its video by number, all that the clip shows among them.
+        """
         sequence, video = self._sequence(row), self._video(row)
         frames, idx = None, None
         if video is not None:
-            frames, idx = self._frames(row, video, sequence, draw)
+            frames, idx = self._frames(row, video, sequence, draw, decoded)
         elif sequence is not None:
             idx = self._window(sequence.n_frames, row, draw)
         return self._clip(row, sequence, frames, idx, draw)
@@ -165,16 +190,29 @@ class FolderReader:
         has_video = row.video_path is not None
         return read_joints_file(row.joints_path, frame_size=frame_size, layout=self._layout, prefer_2d=has_video)
 
-    def _frames(self, row: Row, video: Path, sequence: SkeletonSequence | None, draw: Draw) -> tuple[Tensor, list[int]]:
+    def _frames(
+        self,
+        row: Row,
+        video: Path,
+        sequence: SkeletonSequence | None,
+        draw: Draw,
+        decoded: Mapping[int, Tensor] | None,
+    ) -> tuple[Tensor, list[int]]:
         """The window's frames, uint8 ``[T, 3, h, w]``, and their numbers."""
-        cached = self._cache.frames(video)
+        cached = self._cache.frames(video) if decoded is None else None
         n_frames = probe(video).n_frames if cached is None else len(cached)
-        if sequence is not None:
-            n_frames = _common_length(row, n_frames, sequence.n_frames)
-        idx = self._window(n_frames, row, draw)
+        idx = self._shown(row, n_frames, sequence, draw)
+        if decoded is not None:
+            return torch.stack([decoded[i] for i in idx]), idx
         if cached is None:
             return read_frames(video, idx, short_side=self._short_side), idx
         return cached[torch.tensor(idx)], idx
+
+    def _shown(self, row: Row, n_frames: int, sequence: SkeletonSequence | None, draw: Draw) -> list[int]:
+        """The numbers of the frames that a clip with a video shows."""
+        if sequence is not None:
+            n_frames = _common_length(row, n_frames, sequence.n_frames)
+        return self._window(n_frames, row, draw)
 
     def _window(self, n_available: int, row: Row, draw: Draw) -> list[int]:
         n_frames, clip = self._config.tokens.n_frames, self._config.clip
@@ -207,6 +245,27 @@ class FolderReader:
         u = _uniforms(row, draw, _CROP_STREAM, 5)
         # A7: a mirrored frame would make a caption's "left" and "right" wrong.
         return sample_crop(u, frame_size, self._config.clip, is_flip_allowed="text" not in self.modalities_of(row))
+
+
+class ColumnReader(FolderReader):
+    """Reads the rows of a mapped Parquet manifest, to train on; ``name`` is what it is called among pooled data.
+
+    A row is looked at when its clip is read: a fault in it makes that clip unreadable, and no other. Labels are not
+    read.
+    """
+
+    def __init__(self, mapped: Mapped, config: Config, words: Words | None, name: str) -> None:
+        self._prepare(mapped.source.parent, config, words)
+        self._columns = ColumnRows(mapped, name)
+        self.rows, self.n_left_out = self._columns, mapped.n_left_out
+        self.classes = ()
+        self.identity = f"parquet:{mapped.sha256}"
+
+    def clip_id(self, index: int) -> str:
+        return self._columns.clip_id(index)
+
+    def label(self, index: int) -> int:
+        return -1
 
 
 def _uniforms(row: Row, draw: TrainingDraw, stream: int, n: int) -> list[float]:

@@ -1,8 +1,6 @@
 """Decoded frames kept between uses: in memory, and in uncompressed files that are mapped, not read."""
 
 import hashlib
-import os
-import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import islice
@@ -12,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oskar.data.bounded_folder import BoundedFolder
 from oskar.data.decoding import iter_all, read_frames
 from oskar.data.video_file import VideoError
-from oskar.errors import InputError
 
 _LAYOUT_VERSION = 1  # part of every key: raise it when the same video would give other pixels
 
@@ -24,25 +22,27 @@ class FrameCache:
 
     ``folder`` None keeps them in this process only; otherwise one ``.npy`` file per video is shared
     by all processes and runs, named by a hash of the video's resolved path, size, modification time
-    and ``short_side``. ``memory_bytes`` bounds what this object holds on to (mapped files count in
-    full). Videos of more than ``max_frames`` frames are never kept.
+    and ``short_side``; ``folder_bytes`` bounds it, None does not. ``memory_bytes`` bounds what this object holds
+    on to (mapped files count in full); with 0 and no folder nothing is kept, so nothing is decoded for it.
+    Videos of more than ``max_frames`` frames are never kept.
     """
 
     def __init__(
-        self, folder: Path | None, *, short_side: int | None, memory_bytes: int, max_frames: int = 600
+        self,
+        folder: Path | None,
+        *,
+        short_side: int | None,
+        memory_bytes: int,
+        folder_bytes: int | None = None,
+        max_frames: int = 600,
     ) -> None:
-        self._folder = folder
+        self._folder = None if folder is None else BoundedFolder(folder, folder_bytes)
         self._short_side = short_side
         self._memory_bytes = memory_bytes
         self._max_frames = max_frames
         self._held: OrderedDict[str, Tensor] = OrderedDict()
         self._held_bytes = 0
         self._too_long: set[str] = set()
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise _unwritable(folder, error) from error
 
     def read(self, path: str | Path, frame_idx: Sequence[int]) -> Tensor:
         """The chosen frames, as ``read_frames`` gives them, from the cache unless the video is too long."""
@@ -57,7 +57,12 @@ class FrameCache:
         return frames[torch.as_tensor(frame_idx)]
 
     def frames(self, path: str | Path) -> Tensor | None:
-        """Every frame, uint8 ``[T, 3, H, W]``, not to be written to; None if there are more than ``max_frames``."""
+        """Every frame, uint8 ``[T, 3, H, W]``, not to be written to; None if there are more than ``max_frames``.
+
+        Also None where nothing is kept.
+        """
+        if self._folder is None and self._memory_bytes == 0:
+            return None
         key = self._key(Path(path))
         if key in self._too_long:
             return None
@@ -95,11 +100,12 @@ class FrameCache:
 
     def _load(self, key: str) -> Tensor | None:
         """The mapped file, or None where there is none or it is not what it should be."""
-        if self._folder is None:
+        path = None if self._folder is None else self._folder.find(f"{key}.npy")
+        if path is None:
             return None
         try:
             # Copy on write: a writable mapping, as torch wants it, that never changes the file.
-            array = np.load(self._folder / f"{key}.npy", mmap_mode="c", allow_pickle=False)
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != 3 or array.size == 0:
@@ -107,24 +113,6 @@ class FrameCache:
         return torch.from_numpy(array)
 
     def _store(self, key: str, frames: Tensor) -> None:
-        """Write beside the final name and rename: readers see a whole file or none, the last writer wins."""
-        if self._folder is None:
-            return
-        unfinished = self._folder / f"{key}.{uuid.uuid4().hex}.unfinished"
-        try:
-            with unfinished.open("xb") as file:
-                np.save(file, frames.numpy(), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._folder / f"{key}.npy")
-        except OSError as error:
-            raise _unwritable(self._folder, error) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"the frame cache folder {folder} cannot be written ({error.strerror})",
-        fix="choose a folder that can be written, with room for uncompressed frames",
-    )
+        """Readers see a whole file or none, the last writer wins."""
+        if self._folder is not None:
+            self._folder.write(f"{key}.npy", lambda file: np.save(file, frames.numpy(), allow_pickle=False))

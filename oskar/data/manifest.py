@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from oskar.data.formats.ntu_folder import is_ntu_folder, list_ntu_folder
 from oskar.data.formats.ntu_names import NtuProtocol
 from oskar.data.joint_arrays import Arrays
 from oskar.data.labels import find_class, order_classes, read_classes
+from oskar.data.parquet import INDEX_PARQUET, parquet_of, read_parquet_table
 from oskar.data.quarantine import read_quarantine
 from oskar.data.rows import PACKED_FILE, Files, Row, read_rows
 from oskar.errors import AbsentError, InputError
@@ -67,7 +68,7 @@ def read_manifest(
     missing: Literal["error", "keep"] = "error",
     quarantine: Literal["honour", "ignore"] = "ignore",
 ) -> Manifest:
-    """Read a folder with an ``index.csv``, a plain folder of videos, or a manifest file (``.csv``).
+    """Read a folder with an ``index.csv`` or ``index.parquet``, a plain folder of videos, or a manifest file.
 
     A folder of NTU RGB+D files is read as ``read_ntu_folder`` does without a protocol.
     Paths are relative to the folder of the index and stay inside it. ``split_column`` names the
@@ -105,18 +106,24 @@ def open_table(data: str | Path, faults: dict[str, InputError] | None = None) ->
     """The table of a folder or manifest file, found as ``read_manifest`` says; ``faults`` as in ``list_folder``."""
     source = Path(data)
     if os.path.isfile(source):
-        if source.suffix.lower() != ".csv":
+        if source.suffix.lower() not in (".csv", ".parquet"):
             raise InputError(
-                f"data {source}: a {source.suffix or 'nameless'} file", fix="name a folder or a .csv manifest"
+                f"data {source}: a {source.suffix or 'nameless'} file",
+                fix="name a folder, or a .csv or .parquet manifest",
             )
-        return OpenTable(table=read_table(source), folder=source.parent, classes=read_classes(source.parent))
+        is_csv = source.suffix.lower() == ".csv"
+        table = read_table(source) if is_csv else read_parquet_table(source)
+        return OpenTable(table=table, folder=source.parent, classes=read_classes(source.parent))
     if not os.path.isdir(source):
         raise InputError(f"data {source}: does not exist", fix="name a folder, a .csv manifest or people")
     has_index = os.path.lexists(source / INDEX_FILE)
     if not has_index and is_ntu_folder(source):
         return _open_ntu_folder(source, None)
-    classes = read_classes(source)
-    table = read_table(source / INDEX_FILE) if has_index else list_folder(source, classes, faults)
+    classes, parquet = read_classes(source), parquet_of(source)
+    if parquet is not None:
+        table = read_parquet_table(parquet)
+    else:
+        table = read_table(source / INDEX_FILE) if has_index else list_folder(source, classes, faults)
     return OpenTable(table=table, folder=source, classes=classes)
 
 
@@ -164,10 +171,7 @@ def read_manifests(
             raise InputError(f"data {source}: given twice", fix="name every folder or manifest once")
         seen.add(real)
         manifest = read(source) if read else read_manifest(source, split_column=split_column, missing=missing)
-        name, copy = manifest.name, 1
-        while name in names:
-            copy += 1
-            name = f"{manifest.name}~{copy}"
+        name = free_name(manifest.name, names)
         names.add(name)
         rows, absent = (
             tuple(replace(row, clip_id=f"{name}/{row.clip_id}") for row in some)
@@ -175,6 +179,15 @@ def read_manifests(
         )
         manifests.append(replace(manifest, name=name, rows=rows, missing_rows=absent, id_prefix=f"{name}/"))
     return manifests
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name itself, or with ``~2``, ``~3`` ... where others have it."""
+    free, copy = name, 1
+    while free in taken:
+        copy += 1
+        free = f"{name}~{copy}"
+    return free
 
 
 def select(manifest: Manifest, *, split: str | None, keep_unsplit: bool = False) -> Manifest:
@@ -218,7 +231,7 @@ def _read_rows(opened: OpenTable, split_column: str | None, missing: Literal["er
     split_column = choose_split_column(table, split_column)
     rows = read_rows(table, files, split_column)
     rows, classes = _label_rows(rows, table, opened.classes)
-    is_index = table.source.name == INDEX_FILE or table.source == folder
+    is_index = table.source.name in (INDEX_FILE, INDEX_PARQUET) or table.source == folder
     return Manifest(
         name=real_folder.name if is_index else f"{real_folder.name}.{table.source.stem}",
         folder=folder,

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from oskar.clip import ClipBatch
+from oskar.data.order import InBlocks
 from oskar.data.reader import ClipReader, Draw, ReadClips
+from oskar.data.store.tubelets import StoredTubelets, join_tubelets
 
 
 class PooledReader:
@@ -19,6 +21,19 @@ class PooledReader:
     def __init__(self, readers: Sequence[ClipReader]) -> None:
         self._readers = tuple(readers)
         self._ends = list(accumulate(len(reader) for reader in readers))
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Runs of clips to read together: those of the parts, a part that has none being cut into runs like theirs."""
+        given = [n for part in self._readers if isinstance(part, InBlocks) for n in part.blocks]
+        if not given:
+            return ()
+        size = max(given)
+        runs: list[int] = []
+        for part in self._readers:
+            own = part.blocks if isinstance(part, InBlocks) else ()
+            runs += own or [min(size, len(part) - start) for start in range(0, len(part), size)]
+        return tuple(runs)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -68,4 +83,7 @@ def concatenate(batches: Sequence[ClipBatch]) -> ClipBatch:
         boxes=joined([b.boxes for b in batches]),
         has_skeleton=joined([b.has_skeleton for b in batches]),
         word_ids=joined([b.word_ids for b in batches], fill=-1),
+        tubelets=join_tubelets(
+            [b.tubelets if isinstance(b.tubelets, StoredTubelets) else None for b in batches], sizes
+        ),
     )

@@ -39,6 +39,19 @@ def evaluation_views(n_windows: int, n_crops: int) -> tuple[EvaluationWindow, ..
 Draw = TrainingDraw | EvaluationWindow
 
 
+def repeat_numbers(indices: Sequence[int]) -> list[int]:
+    """How many equal indices stand directly before each: 0 unless several clips are wanted of one decoded video."""
+    numbers: list[int] = []
+    for i, index in enumerate(indices):
+        numbers.append(numbers[-1] + 1 if i and indices[i - 1] == index else 0)
+    return numbers
+
+
+def repeated_id(clip_id: str, number: int) -> str:
+    """The id by which windows, crops and masks of a repeated clip are drawn: its own, then with ``#1``, ``#2`` ..."""
+    return f"{clip_id}#{number}" if number else clip_id
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """The frames ``first`` to ``end`` - 1 of a clip."""
@@ -77,4 +90,7 @@ class ClipReader(Protocol):
         """The class of a clip, -1 where it has none."""
 
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
-        """Read clips; a clip that cannot be read is listed, never replaced by another."""
+        """Read clips; a clip that cannot be read is listed, never replaced by another.
+
+        An index that is there several times in a row, in training, is read as clips of its own: ``repeated_id``.
+        """

@@ -93,7 +93,7 @@ class Files:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Packed:
+class PackedFile:
     """The packed file: ``offsets`` are where its sequences begin, and its length last, where it says so."""
 
     is_there: bool
@@ -107,11 +107,11 @@ def read_rows(table: Table, files: Files, split_column: str | None) -> list[Row]
         InputError: a missing or repeated id, a bad number, path or range, no modality, or no file at all.
     """
     is_packed = any("start" in cells.values for cells in table.rows)
-    packed = _read_packed(files) if is_packed else _Packed(is_there=False, offsets=None)
+    packed = read_packed_file(files) if is_packed else PackedFile(is_there=False, offsets=None)
     where_of: dict[str, str] = {}
     rows: list[Row] = []
     for cells in table.rows:
-        row = _read_row(cells, files, split_column, packed)
+        row = read_row(cells, files, split_column, packed)
         if row.clip_id in where_of:
             raise cells.error(
                 "clip_id", f"clip {shown(row.clip_id)} is also in {where_of[row.clip_id]}", "give every clip its own id"
@@ -127,7 +127,8 @@ def read_rows(table: Table, files: Files, split_column: str | None) -> list[Row]
     return rows
 
 
-def _read_row(cells: Cells, files: Files, split_column: str | None, packed: _Packed) -> Row:
+def read_row(cells: Cells, files: Files, split_column: str | None, packed: PackedFile) -> Row:
+    """One row, unlabelled yet; raises InputError as ``read_rows``."""
     _check_suffixes(cells)
     video_path, is_video_there = files.find(cells, "path")
     joints_path, are_joints_there = files.find(cells, "joints_path")
@@ -202,10 +203,11 @@ def _read_packed_rows(cells: Cells, offsets: NDArray[np.int64] | None) -> tuple[
     return start, end
 
 
-def _read_packed(files: Files) -> _Packed:
+def read_packed_file(files: Files) -> PackedFile:
+    """What the packed joints of a folder say of themselves; raises InputError where they cannot be read."""
     path = files.folder / PACKED_FILE
     if files.is_missing_kept and not path.exists():
-        return _Packed(is_there=False, offsets=None)
+        return PackedFile(is_there=False, offsets=None)
     fix = "write it with numpy.savez(joints=..., offsets=...), without pickles"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -213,12 +215,12 @@ def _read_packed(files: Files) -> _Packed:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error})", fix=fix) from error
     if offsets is None:
-        return _Packed(is_there=True, offsets=None)
+        return PackedFile(is_there=True, offsets=None)
     if offsets.ndim != 1 or len(offsets) == 0 or not np.issubdtype(offsets.dtype, np.integer):
         raise InputError(
             f"{path}: offsets are {offsets.dtype} of shape {offsets.shape}, not a list of numbers", fix=fix
         )
-    return _Packed(is_there=True, offsets=np.asarray(offsets, dtype=np.int64))
+    return PackedFile(is_there=True, offsets=np.asarray(offsets, dtype=np.int64))
 
 
 def _has_joints(cells: Cells, is_listed: bool) -> bool:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from oskar.clip import ClipBatch
+from oskar.clip import ClipBatch, UnreadableClipsError
+from oskar.data.order import EpochOrder, InBlocks, epoch_order
 from oskar.data.reader import ClipReader, TrainingDraw
+from oskar.errors import InputError
 
 Build = Callable[[ClipBatch, int], Any]
 
@@ -22,18 +24,13 @@ class LoadedStep:
     bad: tuple[tuple[str, str], ...] = ()
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
-    """A permutation of ``n`` clips, a pure function of (seed, epoch)."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
-    return torch.randperm(n, generator=generator)
-
-
 class StepDataset(Dataset[LoadedStep]):
     """Item ``step`` is that step's batch; any process computes it from the step alone.
 
     A step takes the next ``batch_size`` clips of the endless sequence of epochs. This process reads the
     share of its ``rank``, in ``accumulation`` equal parts, and ``build`` turns each part into what the
-    module sees.
+    module sees. With ``clips_per_decode`` above 1 a clip comes that many times in a row, each with its own window,
+    crop and masks.
     """
 
     def __init__(
@@ -47,31 +44,44 @@ class StepDataset(Dataset[LoadedStep]):
         seed: int,
         rank: int = 0,
         n_processes: int = 1,
+        clips_per_decode: int = 1,
     ) -> None:
         self._reader, self._build, self._n_steps, self._seed = reader, build, n_steps, seed
         self._batch_size, self._part_size = batch_size, batch_size // (n_processes * accumulation)
-        self._share = range(rank * (batch_size // n_processes), (rank + 1) * (batch_size // n_processes))
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        if self._part_size % clips_per_decode:
+            raise InputError(
+                f"data.clips_per_decode = {clips_per_decode}: a part of a batch has {self._part_size} clips",
+                fix="use a divisor of train.batch_size / train.accumulation",
+            )
+        self._repeats = clips_per_decode
+        self._first, self._n = rank * (batch_size // n_processes), batch_size // n_processes
+        self._order = EpochOrder(len(reader), seed, reader.blocks if isinstance(reader, InBlocks) else ())
 
     def __len__(self) -> int:
         return self._n_steps
 
     def __getitem__(self, step: int) -> LoadedStep:
-        indices = [self._at(step * self._batch_size + i) for i in self._share]
+        first, n = step * self._batch_size + self._first, self._n
+        places = self._order.at(first // self._repeats, n // self._repeats)
+        indices = [index for index in places for _ in range(self._repeats)]
         parts: list[Any] = []
         bad: list[tuple[str, str]] = []
         for start in range(0, len(indices), self._part_size):
             read = self._reader.read(indices[start : start + self._part_size], TrainingDraw(self._seed, step))
             bad += read.bad
             if read.clips is not None:
-                parts.append(self._build(read.clips, step))
+                parts += self._built(read.clips, step, bad)
         return LoadedStep(parts, tuple(bad))
 
-    def _at(self, position: int) -> int:
-        epoch, place = divmod(position, len(self._reader))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self._reader), self._seed, epoch)
-        return int(self._order[place])
+    def _built(self, clips: ClipBatch, step: int, bad: list[tuple[str, str]]) -> list[Any]:
+        """The part of a batch, without the clips whose chosen tokens turn out to be unreadable; empty if all are."""
+        while len(clips):
+            try:
+                return [self._build(clips, step)]
+            except UnreadableClipsError as error:
+                bad += error.clips.values()
+                clips = clips.rows(torch.tensor([i not in error.clips for i in range(len(clips))]))
+        return []
 
 
 class StepStream:

@@ -76,7 +76,7 @@ class PositionEmbedding(nn.Module):
 class ContentEmbedding(nn.Module):
     """``g_m``: a linear map of a token's values, or a table where tokens are ids."""
 
-    def __init__(self, spec: ModalitySpec, width: int, bias: bool, patch_size: int) -> None:
+    def __init__(self, spec: ModalitySpec, width: int, bias: bool, patch_size: int | None) -> None:
         super().__init__()
         self.name, self.patch_size = spec.name, patch_size
         self.projection: nn.Linear | nn.Embedding
@@ -90,7 +90,7 @@ class ContentEmbedding(nn.Module):
         if isinstance(self.projection, nn.Embedding):
             values = values.squeeze(1)
         elif self.name == "video":
-            values = normalise_pixels(values, self.patch_size)
+            values = values.float() if self.patch_size is None else normalise_pixels(values, self.patch_size)
         else:
             values = normalise_joints(values)
         embedded: Tensor = self.projection(values)
@@ -114,8 +114,9 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         specs = modality_specs(tokens)
         self.width = config.width
+        patch_size = tokens.patch_size if tokens.video_width is None else None  # A8: vectors are not normalised
         self.content = nn.ModuleDict(
-            {name: ContentEmbedding(spec, config.width, config.bias, tokens.patch_size) for name, spec in specs.items()}
+            {name: ContentEmbedding(spec, config.width, config.bias, patch_size) for name, spec in specs.items()}
         )
         self.position = PositionEmbeddings(tokens, config.width, config)
 

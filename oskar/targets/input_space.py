@@ -24,7 +24,8 @@ class InputTarget(Target):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.normalise, self.patch_size = config.target.normalise, config.tokens.patch_size
+        self.normalise = config.target.normalise
+        self.patch_size = config.tokens.patch_size if config.tokens.video_width is None else None
         specs = modality_specs(config.tokens)
         widths = {
             n: s.vocabulary_size or (2 * s.token_width // 3 if n == "skeleton" else s.token_width)
@@ -55,10 +56,11 @@ class InputTarget(Target):
         return Comparison(error.view(shape), *shown.view(2, *shape, -1))
 
     def values(self, name: Modality, tokens: ModalityTokens) -> Tensor:
-        """Targets ``[n, P]``: pixels with mean 0 and variance 1 per tubelet if configured; joints' (x, y)."""
+        """Targets ``[n, P]``: pixels or vectors, normalised per tubelet if configured; joints' (x, y)."""
         if name == "skeleton":
             return normalise_joints(tokens.values).view(len(tokens.values), -1, 3)[..., :2].flatten(1)
-        values = normalise_pixels(tokens.values, self.patch_size)
+        pixels_of = self.patch_size
+        values = tokens.values.float() if pixels_of is None else normalise_pixels(tokens.values, pixels_of)
         return F.layer_norm(values, values.shape[-1:], eps=1e-6) if self.normalise else values
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from oskar.config import Config
 from oskar.data.folder_reader import FolderReader
 from oskar.data.open import OpenedData, open_split
-from oskar.data.stream import MemoryStream, epoch_order
+from oskar.data.order import epoch_order
+from oskar.data.stream import MemoryStream
 from oskar.errors import AbsentError, InputError
 from oskar.metrics.pose import PCK_SHARES
 from oskar.modalities import Modality, modality_specs

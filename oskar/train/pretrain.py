@@ -155,6 +155,7 @@ def _stream(config: Config, opened: OpenedData, processes: Processes) -> StepStr
         seed=train.seed,
         rank=processes.rank,
         n_processes=processes.n,
+        clips_per_decode=config.data.clips_per_decode,
     )
     return StepStream(dataset, config.data.workers)
 
@@ -173,7 +174,13 @@ def _same_run(config: Config, saved: Config, out: Path) -> Config:
         parallel=config.train.parallel,
         collective_timeout_seconds=config.train.collective_timeout_seconds,
     )
-    data = replace(saved.data, workers=config.data.workers, cache_dir=config.data.cache_dir)
+    data = replace(
+        saved.data,
+        workers=config.data.workers,
+        cache_gib=config.data.cache_gib,
+        cache_dir=config.data.cache_dir,
+        cache_dir_gib=config.data.cache_dir_gib,
+    )
     saved = replace(saved, data=data, train=train)
     asked, stored = asdict(config), asdict(saved)
     for section, values in asked.items():
