@@ -158,6 +158,17 @@ def test_one_process_needs_nobody() -> None:
         assert alone.gather_numbers([1.0, 2.0]).tolist() == [[1.0, 2.0]]
 
 
+def test_the_remains_of_a_process_do_not_run() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not asked for its code
+    assert not distributed.is_running(child)
+    os.waitpid(child, 0)
+    assert not distributed.is_running(child)
+    assert distributed.is_running(os.getpid())
+
+
 def test_a_world_without_a_meeting_point_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"WORLD_SIZE = 2, but RANK, MASTER_ADDR, MASTER_PORT .* torchrun"):
