@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runs import forked, forked_command
 
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600  # far more than it takes: machines may be busy
 
 
 def free_port() -> int:

@@ -106,9 +106,9 @@ def test_parts_of_one_process_agree_with_the_whole(data: list[str], whole: Path,
     require_close(run_alone(data, tmp_path / "run", "train.accumulation=2"), whole)
 
 
-@pytest.mark.parametrize("more", [["train.parallel=ddp"], ["train.parallel=fsdp"]])
-def test_two_processes_agree_with_one(more: list[str], data: list[str], whole: Path, tmp_path: Path) -> None:
-    run = run_by_two(data, tmp_path / "run", *more)
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_agree_with_one(parallel: str, data: list[str], whole: Path, tmp_path: Path) -> None:
+    run = run_by_two(data, tmp_path / "run", f"train.parallel={parallel}")
     require_close(run, whole)
     assert (run / "summary.json").exists()
     encoders = [load_tensors(r / "encoder") for r in (run, whole)]

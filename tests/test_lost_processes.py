@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import codes_of, commands, free_port, n_lines, printed, together, wait_for_lines
+from processes import PATIENCE_SECONDS, codes_of, commands, free_port, n_lines, printed, together, wait_for_lines
 from runs import TINY, CommandLine, packed_folder, records, shrunk
 
 from oskar.config import TrainConfig
@@ -158,6 +158,17 @@ def test_one_process_needs_nobody() -> None:
         assert alone.gather_numbers([1.0, 2.0]).tolist() == [[1.0, 2.0]]
 
 
+def test_the_remains_of_a_process_do_not_run() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not asked for its code
+    assert not distributed.is_running(child)
+    os.waitpid(child, 0)
+    assert not distributed.is_running(child)
+    assert distributed.is_running(os.getpid())
+
+
 def test_a_world_without_a_meeting_point_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"WORLD_SIZE = 2, but RANK, MASTER_ADDR, MASTER_PORT .* torchrun"):
@@ -206,14 +217,14 @@ def test_torchrun_starts_the_others_anew_from_the_last_checkpoint(words: list[st
     subprocess.run([sys.executable, *oskar, "--out", str(plain)], check=True, env=environment, capture_output=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2"]
     launch += ["--master-port", str(free_port())]
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen([*launch, *oskar, "--out", str(run)], env=environment, stdout=log, stderr=log)
+    words = [*launch, *oskar, "--out", str(run)]
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(words, env=environment, stdout=log, stderr=log) as job:
         try:
             wait_for_lines(run, 8)
             os.kill(worker_of(job.pid), signal.SIGKILL)
-            assert job.wait(300) == 0, (tmp_path / "log").read_text()
+            assert job.wait(PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text()
         finally:
-            job.kill()
+            job.terminate()
     assert n_lines(run) == 40
     found, wanted = records(run), records(plain)
     assert [r["step"] for r in found] == [r["step"] for r in wanted]

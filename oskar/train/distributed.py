@@ -263,7 +263,7 @@ class Processes:
         if heard is None:
             return f"rank {rank} of {self.n} does not answer and has never said anything"
         name = f"rank {rank} of {self.n} on {heard['host']} (process {heard['pid']})"
-        is_gone = heard["host"] == self.host and not _is_running(heard["pid"])
+        is_gone = heard["host"] == self.host and not is_running(heard["pid"])
         state = "has died" if is_gone else "does not answer"
         return f"{name} {state}; it was last heard of {time.time() - heard['at']:.0f} s ago in phase: {heard['phase']}"
 
@@ -282,7 +282,7 @@ def _wait_for_all(store: Store, rank: int, n: int) -> None:
         time.sleep(0.05)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether a process of this machine is there and not the remains of one."""
     try:
         os.kill(pid, 0)
