@@ -1,10 +1,13 @@
 """Fixtures that several test files share: made clips, small configurations."""
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from embedded import mixed_folder, trained_run
+from runs import CommandLine
 
 from oskar.clip import ClipBatch
 from oskar.config import Config, MaskingConfig, ModelConfig, PredictorConfig, TokensConfig
@@ -83,6 +86,24 @@ def make_clips() -> MakeClips:
 def paper_tokens() -> TokensConfig:
     """The paper's 1568 + 816 + 256 tokens, on frames of 28 pixels with patches of 2."""
     return TokensConfig(resolution=28, patch_size=2)
+
+
+@pytest.fixture(scope="session")
+def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five clips of every modality, as ``embedded.mixed_folder`` makes them; not to be changed."""
+    return mixed_folder(tmp_path_factory.mktemp("mixed") / "set")
+
+
+@pytest.fixture(scope="session")
+def mixed_run(tmp_path_factory: pytest.TempPathFactory, mixed_data: Path) -> Path:
+    """A run of two steps on them; not to be changed."""
+    return trained_run(tmp_path_factory.mktemp("mixed") / "run", mixed_data)
+
+
+@pytest.fixture
+def oskar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """``oskar ...`` in this process."""
+    return CommandLine(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -30,23 +30,8 @@ QUICK = EmbedConfig(workers=0, device="cpu")
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mixed_folder(tmp_path_factory.mktemp("embed") / "set")
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    return trained_run(tmp_path_factory.mktemp("embed") / "run", data)
-
-
-@pytest.fixture(scope="session")
-def model(run: Path) -> LoadedModel:
-    return load(run)
-
-
-@pytest.fixture
-def oskar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
+def model(mixed_run: Path) -> LoadedModel:
+    return load(mixed_run)
 
 
 def frames_by_hand(path: Path, first: int = 0, end: int = N_FRAMES, n_shown: int = 4) -> torch.Tensor:
@@ -72,8 +57,8 @@ def video_latents(model: LoadedModel, frames: torch.Tensor) -> torch.Tensor:
     return latents
 
 
-def test_a_vector_is_the_mean_of_the_encoders_tokens(model: LoadedModel, data: Path) -> None:
-    path = data / "videos/c1.mkv"
+def test_a_vector_is_the_mean_of_the_encoders_tokens(model: LoadedModel, mixed_data: Path) -> None:
+    path = mixed_data / "videos/c1.mkv"
     found = model.embed(path)
     wanted = video_latents(model, frames_by_hand(path)).double().mean(0)
     assert torch.allclose(found.vectors[0].double(), wanted, atol=1e-5)
@@ -104,8 +89,8 @@ def test_skeletons_count_available_joints_alone(model: LoadedModel, tmp_path: Pa
     assert not grid.vectors[~grid.is_valid].any()
 
 
-def test_fused_is_joint_attention_of_the_fusion_encoder(model: LoadedModel, data: Path) -> None:
-    fused = model.embed(data, modality="fused", pool="tokens")
+def test_fused_is_joint_attention_of_the_fusion_encoder(model: LoadedModel, mixed_data: Path) -> None:
+    fused = model.embed(mixed_data, modality="fused", pool="tokens")
     config = model.config
     one = torch.zeros(1, dtype=torch.int64)
     assert model.pretrained.words is not None
@@ -117,7 +102,7 @@ def test_fused_is_joint_attention_of_the_fusion_encoder(model: LoadedModel, data
     assert fused.header.n_tokens == sum(n_of.values()) == 32 + 34 + 8
     of_text = fused.is_valid[:, -8:]
     assert of_text.sum(1).tolist() == [int((words[0] >= 0).sum()), *of_text.sum(1)[1:4].tolist(), 0]
-    frames = frames_by_hand(data / "videos/c0.mkv")[None]
+    frames = frames_by_hand(mixed_data / "videos/c0.mkv")[None]
     reference = ClipBatch(clip_ids=one, labels=one, frames=frames, word_ids=words)
     packed, _ = pack_everything(token_sources(reference, config.tokens), modality_specs(config.tokens))
     encoder, sha256 = model.pretrained.fusion()
@@ -125,15 +110,15 @@ def test_fused_is_joint_attention_of_the_fusion_encoder(model: LoadedModel, data
     with torch.no_grad():
         wanted = encoder(packed, "joint")[0].mean(0)
     assert torch.allclose(model.embed(without_joints, "fused").vectors[0], wanted, atol=1e-5)
-    assert fused.header.model_sha256 == sha256 != model.embed(data / "videos/c0.mkv").header.model_sha256
+    assert fused.header.model_sha256 == sha256 != model.embed(mixed_data / "videos/c0.mkv").header.model_sha256
 
 
-def test_text_is_sentences_lines_and_captions(model: LoadedModel, data: Path, tmp_path: Path) -> None:
+def test_text_is_sentences_lines_and_captions(model: LoadedModel, mixed_data: Path, tmp_path: Path) -> None:
     listed = tmp_path / "said.txt"
     listed.write_text(f"{CAPTIONS[0]}\n\n{CAPTIONS[2]}\n")
     sentences = model.embed([CAPTIONS[0], CAPTIONS[2]], modality="text")
     lines = model.embed(listed, modality="text")
-    captions = model.embed(data, modality="text")
+    captions = model.embed(mixed_data, modality="text")
     assert [row.caption for row in captions.rows] == list(CAPTIONS[:4])  # the last clip has none
     assert torch.allclose(sentences.vectors, lines.vectors, atol=1e-6)
     assert torch.allclose(sentences.vectors, captions.vectors[[0, 2]], atol=1e-5)
@@ -144,8 +129,8 @@ def test_text_is_sentences_lines_and_captions(model: LoadedModel, data: Path, tm
     assert (captions.rows[0].fps, captions.rows[0].start_seconds, captions.rows[0].stride_frames) == (None, None, None)
 
 
-def test_neighbours_in_a_batch_change_nothing(model: LoadedModel, data: Path) -> None:
-    videos = sorted((data / "videos").iterdir())
+def test_neighbours_in_a_batch_change_nothing(model: LoadedModel, mixed_data: Path) -> None:
+    videos = sorted((mixed_data / "videos").iterdir())
     together = model.embed(videos)
     alone = [model.embed(path).vectors[0] for path in videos]
     assert torch.allclose(together.vectors, torch.stack(alone), atol=1e-5)
@@ -155,8 +140,8 @@ def test_neighbours_in_a_batch_change_nothing(model: LoadedModel, data: Path) ->
     assert torch.allclose(said.vectors, torch.stack(alone), atol=1e-5)
 
 
-def test_the_index_says_what_a_row_is(model: LoadedModel, run: Path, data: Path, tmp_path: Path) -> None:
-    done = embed(run, [data], tmp_path / "e.safetensors", QUICK)
+def test_the_index_says_what_a_row_is(model: LoadedModel, mixed_run: Path, mixed_data: Path, tmp_path: Path) -> None:
+    done = embed(mixed_run, [mixed_data], tmp_path / "e.safetensors", QUICK)
     assert (done.n_rows, done.n_bad, done.n_left_out) == (5, 0, 0)
     read = read_embeddings(tmp_path / "e.safetensors")
     row = read.rows[2]
@@ -167,30 +152,30 @@ def test_the_index_says_what_a_row_is(model: LoadedModel, run: Path, data: Path,
     assert (row.start_seconds, row.end_seconds) == (0.0, N_FRAMES / 25)
     assert row.stride_frames == pytest.approx(11 / 3)
     assert dict(row.metadata) == {"view": "side 2", "joints_path": "joints/c2.npz"}
-    assert row.source_sha256 == sha256((data / "videos/c2.mkv").read_bytes()).hexdigest()
-    assert read.header.folder == str(data.resolve())
-    summary = json.loads((run / "encoder/manifest.json").read_text())
+    assert row.source_sha256 == sha256((mixed_data / "videos/c2.mkv").read_bytes()).hexdigest()
+    assert read.header.folder == str(mixed_data.resolve())
+    summary = json.loads((mixed_run / "encoder/manifest.json").read_text())
     assert read.header.model_sha256 == summary["files"]["tensors.safetensors"]["sha256"]
-    assert torch.equal(read.vectors, model.embed(data).vectors)
-    joints = embed(run, [data], tmp_path / "j.parquet", replace(QUICK, modality="skeleton", split="test"))
+    assert torch.equal(read.vectors, model.embed(mixed_data).vectors)
+    joints = embed(mixed_run, [mixed_data], tmp_path / "j.parquet", replace(QUICK, modality="skeleton", split="test"))
     assert joints.n_rows == 2
     of_joints = read_embeddings(tmp_path / "j.parquet").rows[0]
     assert of_joints.path == "videos/c1.mkv"
-    assert of_joints.source_sha256 == sha256((data / "joints/c1.npz").read_bytes()).hexdigest()
+    assert of_joints.source_sha256 == sha256((mixed_data / "joints/c1.npz").read_bytes()).hexdigest()
 
 
-def test_parquet_and_safetensors_and_workers_agree(run: Path, data: Path, tmp_path: Path) -> None:
+def test_parquet_and_safetensors_and_workers_agree(mixed_run: Path, mixed_data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, windows=WindowConfig(kind="sliding", seconds=0.2))
-    embed(run, [data], tmp_path / "a.safetensors", config)
-    embed(run, [data], tmp_path / "b.parquet", replace(config, workers=1))
+    embed(mixed_run, [mixed_data], tmp_path / "a.safetensors", config)
+    embed(mixed_run, [mixed_data], tmp_path / "b.parquet", replace(config, workers=1))
     first, second = (read_embeddings(tmp_path / name) for name in ("a.safetensors", "b.parquet"))
     assert torch.equal(first.vectors, second.vectors)
     assert first.rows == second.rows
 
 
-def test_sliding_windows_are_the_clips_they_say(model: LoadedModel, data: Path) -> None:
+def test_sliding_windows_are_the_clips_they_say(model: LoadedModel, mixed_data: Path) -> None:
     """12 frames at 25 a second: windows of 0.2 s are 5 frames, at 0, 5, and 7 to reach the end."""
-    path = data / "videos/c0.mkv"
+    path = mixed_data / "videos/c0.mkv"
     found = model.embed(path, windows=WindowConfig(kind="sliding", seconds=0.2))
     assert [(row.window, row.start_seconds, row.end_seconds) for row in found.rows] == [
         (0, 0.0, 0.2), (1, 0.2, 0.4), (2, 7 / 25, 12 / 25),
@@ -235,10 +220,10 @@ def test_a_folder_of_joints_or_pictures_needs_no_index(model: LoadedModel, tmp_p
     assert [row.path for row in found.rows] == ["0.npz", "1.npz"]
 
 
-def test_clips_in_memory_are_embedded_as_they_are(model: LoadedModel, data: Path) -> None:
-    frames = frames_by_hand(data / "videos/c0.mkv")
+def test_clips_in_memory_are_embedded_as_they_are(model: LoadedModel, mixed_data: Path) -> None:
+    frames = frames_by_hand(mixed_data / "videos/c0.mkv")
     found = model.embed(Clip(clip_id="mine", frames=frames, label=3))
-    assert torch.allclose(found.vectors, model.embed(data / "videos/c0.mkv").vectors, atol=1e-5)
+    assert torch.allclose(found.vectors, model.embed(mixed_data / "videos/c0.mkv").vectors, atol=1e-5)
     assert (found.rows[0].clip_id, found.rows[0].label_id) == ("mine", 3)
     with pytest.raises(InputError, match="frames are"):
         model.embed(Clip(clip_id="mine", frames=frames[:, :, :16, :16]))
@@ -250,12 +235,12 @@ def test_people_are_data_too(model: LoadedModel) -> None:
     assert all(row.caption for row in found.rows)
 
 
-def test_what_cannot_be_embedded_is_listed_and_told(run: Path, tmp_path: Path, oskar: CommandLine) -> None:
+def test_what_cannot_be_embedded_is_listed_and_told(mixed_run: Path, tmp_path: Path, oskar: CommandLine) -> None:
     folder = mixed_folder(tmp_path / "set", 5)
     (folder / "videos/c1.mkv").write_bytes((folder / "videos/c1.mkv").read_bytes()[:700])
     (folder / "videos/c3.mkv").write_bytes(b"")
     out = tmp_path / "e.safetensors"
-    code, printed = oskar("embed", run, folder, "--out", out, "--workers", 0, "--device", "cpu")
+    code, printed = oskar("embed", mixed_run, folder, "--out", out, "--workers", 0, "--device", "cpu")
     assert code == 5, printed
     assert "3 rows of 32 numbers" in printed
     assert f"2 could not be embedded: see {out}.bad.csv" in printed
@@ -265,15 +250,15 @@ def test_what_cannot_be_embedded_is_listed_and_told(run: Path, tmp_path: Path, o
     assert "c3.mkv is empty (0 bytes)" in bad[1]["reason"]
     assert [row.clip_id for row in read_embeddings(out).rows] == ["set/c0", "set/c2", "set/c4"]
     with pytest.raises(InputError, match=r"2 of 5 could not be embedded, the first is set/c1"):
-        load(run).embed(folder)
+        load(mixed_run).embed(folder)
 
 
-def test_joints_without_a_usable_token_are_listed(run: Path, tmp_path: Path) -> None:
+def test_joints_without_a_usable_token_are_listed(mixed_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     metres_joints(folder / "0.npz", 0)
     metres_joints(folder / "1.npz", 1, n_joints=5)
     np.savez(folder / "2.npz", boxes=np.ones((6, 4)), layout=np.array("COCO-17"))
-    done = embed(run, [folder], tmp_path / "e.safetensors", replace(QUICK, modality="skeleton"))
+    done = embed(mixed_run, [folder], tmp_path / "e.safetensors", replace(QUICK, modality="skeleton"))
     assert (done.n_rows, done.n_bad) == (1, 2)
     reasons = (tmp_path / "e.safetensors.bad.csv").read_text()
     assert "set/1.npz" in reasons
@@ -281,7 +266,7 @@ def test_joints_without_a_usable_token_are_listed(run: Path, tmp_path: Path) -> 
 
 
 def test_a_vector_that_is_not_finite_is_listed(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     def broken(latents: torch.Tensor, is_valid: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -290,16 +275,16 @@ def test_a_vector_that_is_not_finite_is_listed(
         return vectors
 
     monkeypatch.setattr(encode, "pool", broken)
-    done = embed(run, [data], tmp_path / "e.safetensors", QUICK)
+    done = embed(mixed_run, [mixed_data], tmp_path / "e.safetensors", QUICK)
     assert (done.n_rows, done.n_bad) == (4, 1)
     assert "set/c1,videos/c1.mkv,its vector is not finite" in (tmp_path / "e.safetensors.bad.csv").read_text()
 
 
-def test_when_nothing_can_be_embedded_no_file_is_written(run: Path, tmp_path: Path) -> None:
+def test_when_nothing_can_be_embedded_no_file_is_written(mixed_run: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     with pytest.raises(InputError, match=r"none of 1 clips could be embedded, the first is .*bad.mp4"):
-        embed(run, [bad], tmp_path / "e.safetensors", QUICK)
+        embed(mixed_run, [bad], tmp_path / "e.safetensors", QUICK)
     assert not (tmp_path / "e.safetensors").exists()
     assert (tmp_path / "e.safetensors.bad.csv").exists()
 
@@ -325,47 +310,47 @@ def test_when_nothing_can_be_embedded_no_file_is_written(run: Path, tmp_path: Pa
     ],
 )
 def test_wrong_words_are_refused(
-    run: Path, data: Path, tmp_path: Path, oskar: CommandLine, words: list[str], named: str
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, oskar: CommandLine, words: list[str], named: str
 ) -> None:
     for name in ("notes.txt", "odd.pdf"):
         (tmp_path / name).write_text("one\n")
-    given = [word.replace("SET", str(data)).replace("HERE", str(tmp_path)) for word in words]
+    given = [word.replace("SET", str(mixed_data)).replace("HERE", str(tmp_path)) for word in words]
     out = [] if "--out" in given else ["--out", str(tmp_path / "e.safetensors")]
-    code, printed = oskar("embed", run, *given, *out)
+    code, printed = oskar("embed", mixed_run, *given, *out)
     assert (code, named in printed) == (2, True), printed
 
 
 def test_wrong_runs_and_files_that_are_there_are_refused(
-    run: Path, data: Path, tmp_path: Path, oskar: CommandLine
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, oskar: CommandLine
 ) -> None:
     out = tmp_path / "e.safetensors"
     for folder, named in (
-        (data, "holds no encoder"),
+        (mixed_data, "holds no encoder"),
         (tmp_path / "none", "is not a folder"),
-        (data / "index.csv", "not a folder"),
+        (mixed_data / "index.csv", "not a folder"),
     ):
-        code, printed = oskar("embed", folder, data, "--out", out)
+        code, printed = oskar("embed", folder, mixed_data, "--out", out)
         assert (code, named in printed) == (2, True), printed
     out.write_bytes(b"mine")
-    code, printed = oskar("embed", run, data, "--out", out)
+    code, printed = oskar("embed", mixed_run, mixed_data, "--out", out)
     assert (code, "is there already. Fix: name another file" in printed) == (2, True), printed
     assert out.read_bytes() == b"mine"
 
 
-def test_a_run_without_the_modality_says_so(data: Path, tmp_path: Path) -> None:
-    only_video = load(trained_run(tmp_path / "run", data, 'tokens.modalities=["video"]'))
+def test_a_run_without_the_modality_says_so(mixed_data: Path, tmp_path: Path) -> None:
+    only_video = load(trained_run(tmp_path / "run", mixed_data, 'tokens.modalities=["video"]'))
     assert only_video.modalities == ("video",)
     for modality, named in (
         ("skeleton", "pretrained on video"),
         ("text", "--modality text: the run was pretrained on video"),
     ):
         with pytest.raises(InputError, match=named):
-            only_video.embed([data] if modality == "skeleton" else ["a word"], modality=modality)  # type: ignore[arg-type]
+            only_video.embed([mixed_data] if modality == "skeleton" else ["a word"], modality=modality)  # type: ignore[arg-type]
 
 
-def test_sentences_without_words_are_listed(run: Path, tmp_path: Path) -> None:
+def test_sentences_without_words_are_listed(mixed_run: Path, tmp_path: Path) -> None:
     config = replace(QUICK, modality="text")
-    done = embed(run, [], tmp_path / "e.safetensors", config, text=["he runs", " \u200b", ""])
+    done = embed(mixed_run, [], tmp_path / "e.safetensors", config, text=["he runs", " \u200b", ""])
     assert (done.n_rows, done.n_bad) == (1, 2)
     listed = (tmp_path / "e.safetensors.bad.csv").read_text()
     assert listed.startswith("clip_id,path,reason\ntext-2,,")

@@ -29,11 +29,6 @@ def run(tmp_path: Path) -> Path:
     )
 
 
-@pytest.fixture
-def oskar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
 @pytest.mark.parametrize("protocol", ["frozen", "finetune"])
 def test_files_rank_as_the_evaluation_did(run: Path, tmp_path: Path, protocol: Protocol) -> None:
     data, out = colour_folder(tmp_path / "data", per_colour=2), tmp_path / "out"

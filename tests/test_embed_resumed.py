@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from embedded import mixed_folder, trained_run
+from embedded import mixed_folder
 from runs import CommandLine, forked, forked_command
 from torch import Tensor
 
@@ -23,24 +23,14 @@ from oskar.masking.packing import PackedTokens
 CONFIG = EmbedConfig(workers=0, device="cpu", windows=WindowConfig(kind="sliding", seconds=0.2))
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mixed_folder(tmp_path_factory.mktemp("resumed") / "set")
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    return trained_run(tmp_path_factory.mktemp("resumed") / "run", data)
-
-
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """15 windows of five clips in eight batches of two: some batches end in the middle of a clip."""
     monkeypatch.setattr(encode, "MOST_CLIPS_AT_ONCE", 2)
 
 
-def whole(run: Path, data: Path, folder: Path, config: EmbedConfig = CONFIG) -> bytes:
-    embed(run, [data], folder / "whole.safetensors", config)
+def whole(mixed_run: Path, mixed_data: Path, folder: Path, config: EmbedConfig = CONFIG) -> bytes:
+    embed(mixed_run, [mixed_data], folder / "whole.safetensors", config)
     return (folder / "whole.safetensors").read_bytes() + index_path(folder / "whole.safetensors").read_bytes()
 
 
@@ -63,19 +53,19 @@ class Killed(Partial):
 
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, pool="tokens"), replace(CONFIG, modality="fused")])
 def test_killed_in_the_middle_of_a_row(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EmbedConfig
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EmbedConfig
 ) -> None:
     out = tmp_path / "e.safetensors"
     monkeypatch.setattr("oskar.embedding.embed.Partial", Killed)
-    _, status = os.waitpid(forked(lambda: embed(run, [data], out, config), tmp_path / "log"), 0)
+    _, status = os.waitpid(forked(lambda: embed(mixed_run, [mixed_data], out, config), tmp_path / "log"), 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     monkeypatch.undo()
     monkeypatch.setattr(encode, "MOST_CLIPS_AT_ONCE", 2)
     assert not out.exists()
     encoded = count_encoded(monkeypatch)
-    embed(run, [data], out, config)
+    embed(mixed_run, [mixed_data], out, config)
     assert encoded == [2, 2, 2, 2, 1]  # of eight batches three were done
-    assert written(out) == whole(run, data, tmp_path, config)
+    assert written(out) == whole(mixed_run, mixed_data, tmp_path, config)
 
 
 def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -92,11 +82,23 @@ def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_killed_from_outside_with_a_worker(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At whatever moment: kill the whole group when some rows are done, twice, and go on."""
     out = tmp_path / "e.safetensors"
-    words = ("embed", run, data, "--out", out, "--windows", "sliding", "--window-seconds", "0.2", "--workers", "1")
+    words = (
+        "embed",
+        mixed_run,
+        mixed_data,
+        "--out",
+        out,
+        "--windows",
+        "sliding",
+        "--window-seconds",
+        "0.2",
+        "--workers",
+        "1",
+    )
     call = encode.Encoder.__call__
 
     def slow(self: encode.Encoder, packed: PackedTokens) -> tuple[Tensor, Tensor | None]:
@@ -111,8 +113,8 @@ def test_killed_from_outside_with_a_worker(
         os.waitpid(child, 0)
         assert not out.exists()
     monkeypatch.setattr(encode.Encoder, "__call__", call)
-    embed(run, [data], out, replace(CONFIG, workers=1))
-    assert written(out) == whole(run, data, tmp_path)
+    embed(mixed_run, [mixed_data], out, replace(CONFIG, workers=1))
+    assert written(out) == whole(mixed_run, mixed_data, tmp_path)
 
 
 def wait_for_lines(path: Path, n: int, child: int) -> None:
@@ -127,7 +129,12 @@ def wait_for_lines(path: Path, n: int, child: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_batch_finish(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oskar: CommandLine, number: signal.Signals
+    mixed_run: Path,
+    mixed_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    oskar: CommandLine,
+    number: signal.Signals,
 ) -> None:
     out = tmp_path / "e.parquet"
     call = encode.Encoder.__call__
@@ -141,12 +148,12 @@ def test_a_signal_lets_the_batch_finish(
     with pytest.raises(
         InterruptedRunError, match=f"{number.name} after 2 rows, which wait in .*go on by the same command"
     ):
-        embed(run, [data], out, CONFIG)
+        embed(mixed_run, [mixed_data], out, CONFIG)
     assert signal.getsignal(number) == before
     code, printed = oskar(
         "embed",
-        run,
-        data,
+        mixed_run,
+        mixed_data,
         "--out",
         out,
         "--windows",
@@ -160,29 +167,24 @@ def test_a_signal_lets_the_batch_finish(
     )
     assert code == 4, printed
     monkeypatch.setattr(encode.Encoder, "__call__", call)
-    embed(run, [data], out, CONFIG)
+    embed(mixed_run, [mixed_data], out, CONFIG)
     assert not partial_path(out).exists()
-    embed(run, [data], tmp_path / "whole.parquet", CONFIG)
+    embed(mixed_run, [mixed_data], tmp_path / "whole.parquet", CONFIG)
     first, second = read_embeddings(out), read_embeddings(tmp_path / "whole.parquet")
     assert torch.equal(first.vectors, second.vectors)
     assert first.rows == second.rows
 
 
-@pytest.fixture
-def oskar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
-def begun(run: Path, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def begun(mixed_run: Path, mixed_data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a job that was killed."""
     with monkeypatch.context() as patch:
         patch.setattr("oskar.embedding.embed.Partial", Killed)
-        os.waitpid(forked(lambda: embed(run, [data], out, CONFIG), out.with_suffix(".log")), 0)
+        os.waitpid(forked(lambda: embed(mixed_run, [mixed_data], out, CONFIG), out.with_suffix(".log")), 0)
 
 
-def test_rows_of_another_job_are_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, out = mixed_folder(tmp_path / "set"), tmp_path / "e.safetensors"
-    begun(run, data, out, monkeypatch)
+def test_rows_of_another_job_are_refused(mixed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed_data, out = mixed_folder(tmp_path / "set"), tmp_path / "e.safetensors"
+    begun(mixed_run, mixed_data, out, monkeypatch)
     for other, named in (
         (replace(CONFIG, pool="mean+std"), "begun with other header"),
         (replace(CONFIG, windows=WindowConfig(kind="sliding", seconds=0.3)), "begun with other windows"),
@@ -190,29 +192,31 @@ def test_rows_of_another_job_are_refused(run: Path, tmp_path: Path, monkeypatch:
         (replace(CONFIG, split="test"), "begun with other files"),
     ):
         with pytest.raises(InputError, match=rf"e.safetensors.partial was {named}.*Fix: give the same command again"):
-            embed(run, [data], out, other)
-    os.utime(data / "videos/c4.mkv", (1, 1))
+            embed(mixed_run, [mixed_data], out, other)
+    os.utime(mixed_data / "videos/c4.mkv", (1, 1))
     with pytest.raises(InputError, match="begun with other files"):
-        embed(run, [data], out, CONFIG)
+        embed(mixed_run, [mixed_data], out, CONFIG)
 
 
 def test_rows_that_are_damaged_are_refused(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "e.safetensors"
-    begun(run, data, out, monkeypatch)
+    begun(mixed_run, mixed_data, out, monkeypatch)
     vectors, done = partial_path(out) / "embeddings.float32", partial_path(out) / "done.jsonl"
     kept = vectors.read_bytes()
     vectors.write_bytes(kept[:100])
     with pytest.raises(InputError, match=r"embeddings.float32 is damaged: it is shorter than \d+ bytes. Fix: delete"):
-        embed(run, [data], out, CONFIG)
+        embed(mixed_run, [mixed_data], out, CONFIG)
     vectors.write_bytes(kept)
     done.write_text("{}\n" + done.read_text())
     with pytest.raises(InputError, match=r"done.jsonl is damaged .*Fix: delete"):
-        embed(run, [data], out, CONFIG)
+        embed(mixed_run, [mixed_data], out, CONFIG)
 
 
-def test_a_full_disk_keeps_the_rows(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_rows(
+    mixed_run: Path, mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "e.safetensors"
 
     class Full(Partial):
@@ -224,21 +228,21 @@ def test_a_full_disk_keeps_the_rows(run: Path, data: Path, tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr("oskar.embedding.embed.Partial", Full)
         with pytest.raises(StoppedRunError, match=r"e.safetensors.partial could not be written: .*No space left"):
-            embed(run, [data], out, CONFIG)
-    embed(run, [data], out, CONFIG)
-    assert written(out) == whole(run, data, tmp_path)
+            embed(mixed_run, [mixed_data], out, CONFIG)
+    embed(mixed_run, [mixed_data], out, CONFIG)
+    assert written(out) == whole(mixed_run, mixed_data, tmp_path)
 
 
 def test_bad_clips_of_before_the_interruption_stay_listed(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, out = mixed_folder(tmp_path / "set"), tmp_path / "e.safetensors"
-    (data / "videos/c0.mkv").write_bytes(b"")
+    mixed_data, out = mixed_folder(tmp_path / "set"), tmp_path / "e.safetensors"
+    (mixed_data / "videos/c0.mkv").write_bytes(b"")
     config = replace(CONFIG, windows=WindowConfig())
     with monkeypatch.context() as patch:
         patch.setattr("oskar.embedding.embed.Partial", Killed)
         patch.setattr(Killed, "at", 1)
-        os.waitpid(forked(lambda: embed(run, [data], out, config), tmp_path / "log"), 0)
-    done = embed(run, [data], out, config)
+        os.waitpid(forked(lambda: embed(mixed_run, [mixed_data], out, config), tmp_path / "log"), 0)
+    done = embed(mixed_run, [mixed_data], out, config)
     assert (done.n_rows, done.n_bad) == (4, 1)
     assert "set/c0,videos/c0.mkv" in Path(f"{out}.bad.csv").read_text()

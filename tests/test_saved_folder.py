@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from embedded import CAPTIONS, mixed_folder, trained_run
+from embedded import CAPTIONS, trained_run
 from safetensors.torch import load_file, save_file
 
 from oskar.embedding.loaded import LoadedModel, load
@@ -17,13 +17,8 @@ from oskar.sharing.saved import from_pretrained
 from oskar.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mixed_folder(tmp_path_factory.mktemp("saved") / "set")
-
-
 @pytest.fixture(scope="session", params=["shared", "each", "none"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, mixed_data: Path) -> Path:
     """Runs with one momentum encoder for all modalities, with one for each, and with none."""
     settings = {
         "shared": ("momentum.final=0.9",),
@@ -31,7 +26,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         "none": ("target.space=input", "target.centre=false", "momentum.video=null", "momentum.skeleton=null",
                  "momentum.text=null", "momentum.final=null"),
     }  # fmt: skip
-    return trained_run(tmp_path_factory.mktemp("saved") / request.param, data, *settings[request.param])
+    return trained_run(tmp_path_factory.mktemp("saved") / request.param, mixed_data, *settings[request.param])
 
 
 @pytest.fixture
@@ -40,38 +35,40 @@ def folder(run: Path, tmp_path: Path) -> Path:
     return tmp_path / "folder"
 
 
-def vectors(model: LoadedModel, data: Path) -> dict[str, torch.Tensor]:
-    found = {name: model.embed(data, name).vectors for name in ("video", "skeleton", "fused")}
+def vectors(model: LoadedModel, mixed_data: Path) -> dict[str, torch.Tensor]:
+    found = {name: model.embed(mixed_data, name).vectors for name in ("video", "skeleton", "fused")}
     return found | {"text": model.embed(list(CAPTIONS), "text").vectors}
 
 
-def test_run_encoder_checkpoint_and_folder_embed_alike(run: Path, folder: Path, data: Path, tmp_path: Path) -> None:
+def test_run_encoder_checkpoint_and_folder_embed_alike(
+    run: Path, folder: Path, mixed_data: Path, tmp_path: Path
+) -> None:
     model = load(run)
-    wanted = vectors(model, data)
+    wanted = vectors(model, mixed_data)
     checkpoint = latest_checkpoint(run)
     assert checkpoint is not None
     for copy in (folder, checkpoint):  # alone, without the run around them
         moved = shutil.copytree(copy, tmp_path / f"moved {copy.name}")
         other = load(moved)
-        for name, found in vectors(other, data).items():
+        for name, found in vectors(other, mixed_data).items():
             assert torch.equal(found, wanted[name]), (copy.name, name)
         for name in ("video", "fused"):
-            assert other.embed(data, name).header == model.embed(data, name).header  # type: ignore[arg-type]
+            assert other.embed(mixed_data, name).header == model.embed(mixed_data, name).header  # type: ignore[arg-type]
     load(folder).save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
-    assert torch.equal(load(run / "encoder").embed(data).vectors, wanted["video"])
+    assert torch.equal(load(run / "encoder").embed(mixed_data).vectors, wanted["video"])
 
 
-def test_an_encoder_folder_alone_cannot_fuse(run: Path, data: Path, tmp_path: Path) -> None:
+def test_an_encoder_folder_alone_cannot_fuse(run: Path, mixed_data: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(run / "encoder", tmp_path / "encoder")
     if run.name == "none":
-        assert load(alone).embed(data, "fused").header.modality == "fused"
+        assert load(alone).embed(mixed_data, "fused").header.modality == "fused"
         return
     with pytest.raises(InputError, match=r"holds no weights of the fusion encoder.*save_pretrained"):
-        load(alone).embed(data, "fused")
+        load(alone).embed(mixed_data, "fused")
 
 
-def test_the_folder_has_what_hubs_expect(folder: Path, data: Path) -> None:
+def test_the_folder_has_what_hubs_expect(folder: Path, mixed_data: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "model.safetensors", "preprocessing.json", "words.json", "training.json", "README.md",
@@ -160,6 +157,14 @@ def test_parts_load_only_where_they_are_named(folder: Path) -> None:
             from_pretrained(folder, overrides=["tokens.resolution=64"], keys=keys)
     with pytest.raises(InputError, match=r"names no weight of the model"):
         from_pretrained(folder, overrides=["model.n_blocks=1", "model.mlp=gelu"], keys=["*gate_value*"])
+
+
+def test_one_changed_weight_is_noticed(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors[next(name for name in tensors if name.endswith("norm.weight"))] += 1
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors is truncated or changed: sha256"):
+        load(folder)
 
 
 @pytest.mark.parametrize(

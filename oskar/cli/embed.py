@@ -39,7 +39,7 @@ def embed(
     values |= {"device": device, "precision": precision}
     config = replace(validate(EmbedConfig, values, "oskar embed"), windows=validate(WindowConfig, sizes, "--windows"))
     done = run_embed(run, paths or [], out, config, text=text or [], head=head)
-    typer.echo(f"{done.out}: {done.n_rows} rows of {done.width} numbers, {done.n_rows / done.seconds:.1f} rows/s")
+    typer.echo(f"{done.out}: {done.n_rows} rows of {done.width} numbers, {done.n_new / done.seconds:.1f} rows/s")
     if done.n_left_out:
         typer.echo(f"{done.n_left_out} clips lack {chosen} and were left out")
     if done.n_bad:

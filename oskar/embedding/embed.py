@@ -60,10 +60,11 @@ class EmbedConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedSummary:
-    """What a command did: rows written, and what was bad or lacks the modality."""
+    """What a command did: rows written, ``n_new`` of them in ``seconds``; what was bad, and what lacks the modality."""
 
     out: Path
     n_rows: int
+    n_new: int
     n_bad: int
     n_left_out: int
     width: int
@@ -107,7 +108,7 @@ def _embed(encoder: Encoder, inputs: Inputs, out: Path, config: EmbedConfig) -> 
     planned = plan(inputs.sources, config.windows, inputs.folder)
     dataset = LoadedBatches.of(encoder, inputs.sources, planned, inputs.folder)
     partial = Partial(partial_path(out), encoder.row_shape, _job(encoder, inputs, planned, config))
-    started, waited = time.perf_counter(), 0.0
+    started, waited, n_before = time.perf_counter(), 0.0, len(partial.rows)
     n_done = partial.n_batches * encoder.clips_at_once
     with (
         _stopped_by_signal() as stop,
@@ -140,6 +141,7 @@ def _embed(encoder: Encoder, inputs: Inputs, out: Path, config: EmbedConfig) -> 
     return EmbedSummary(
         out=out,
         n_rows=len(partial.rows),
+        n_new=len(partial.rows) - n_before,
         n_bad=len(bad),
         n_left_out=inputs.n_left_out,
         width=encoder.header.width,

@@ -162,7 +162,7 @@ def _probes(
     heads = FrozenHeads(probes.eval(), FeatureBank(**under("bank/", tensors)))
     encoder = pretrained.transfer.encoder(modality)
     whole = EncoderGraph(config, encoder, (modality,), config.model.target_attention)
-    graph = Graph(f"probes-{modality}", ProbesGraph(whole, heads), (modality,), ("attentive", "linear"))
+    graph = Graph(f"probes-{modality}", ProbesGraph(whole, heads), (modality,), ("scores_attentive", "scores_linear"))
 
     @torch.no_grad()
     def reference(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -122,7 +122,7 @@ class RecogniserGraph(nn.Module):
 
 
 class ProbesGraph(nn.Module):
-    """Heads on frozen features: ``attentive`` and ``linear``, scores ``[B, classes]`` before the softmax."""
+    """Heads on frozen features: ``scores_attentive`` and ``scores_linear`` ``[B, classes]``, before the softmax."""
 
     mean: Tensor
     std: Tensor
