@@ -158,6 +158,7 @@ def test_words_of_captions_and_a_label(page: Page, people: PeopleClips) -> None:
     page.check("#mode-captions")
     found = ask(page, "person")
     assert found
+    expect(page.locator(".card .facts").first).to_contain_text("score of words")
     label = ACTIONS[int(people.labels[2])]
     page.select_option("#label", label)
     page.check("#mode-text")

@@ -340,6 +340,7 @@ def test_commands(
     assert {json.loads(line)["clip_id"] for line in printed.splitlines()} == {"c0", "c2"}
     code, printed = oskar("search", db, "--captions", "ball", "--where", "subject = '1'")
     assert code == 0, printed
+    assert printed.split()[:2] == ["#", "words"]
     assert "a person kicks the ball" in printed.splitlines()[1]
     assert printed.splitlines()[-1] == "1 of 1 rows"
     for words, named in (

@@ -106,7 +106,7 @@ class Answers:
 
     def _results(self, found: SearchResult) -> dict[str, Any]:
         hits = [self._hit(hit.values, hit.similarity) for hit in found.hits]
-        return {"hits": hits, "n_searched": found.n_searched, "recall": found.recall}
+        return {"hits": hits, "n_searched": found.n_searched, "recall": found.recall, "is_by_words": found.is_by_words}
 
     def _hit(self, values: Values, similarity: float | None) -> dict[str, Any]:
         known = {name: value for name, value in values.items() if value is not None and name not in _HIDDEN}
@@ -127,7 +127,7 @@ class Answers:
 
 _WHY_NO_TEXT = (
     "Sentences cannot be compared with this index: it was made, or is served, without a retrieval head. Make one with "
-    "oskar evaluate RUN --task text-video-retrieval, give it to oskar embed, index and serve as --head."
+    "oskar evaluate RUN --task text-video-retrieval, give it to oskar embed and serve as --head, and index anew."
 )
 
 

@@ -31,11 +31,15 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
-    """What was found, best first, among ``n_searched`` rows; ``recall`` below 1 says that it is approximate."""
+    """What was found, best first, among ``n_searched`` rows; ``recall`` below 1 says that it is approximate.
+
+    ``is_by_words`` says that similarities are scores of words in captions, of any size.
+    """
 
     hits: tuple[Hit, ...]
     n_searched: int
     recall: float = 1.0
+    is_by_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Searcher:
         allowed = clips.allowed(filters) if filters else None
         pairs = clips.by_words(words, n_top, allowed)
         n_searched = self.database.card.n_rows if allowed is None else len(allowed)
-        return SearchResult(hits=self._hits(pairs), n_searched=n_searched)
+        return SearchResult(hits=self._hits(pairs), n_searched=n_searched, is_by_words=True)
 
     def _allowed(self, filters: Filters) -> torch.Tensor | None:
         return torch.tensor(self.database.clips.allowed(filters), dtype=torch.int64) if filters else None

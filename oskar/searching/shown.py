@@ -18,7 +18,7 @@ def table_lines(found: SearchResult) -> Iterator[str]:
     """Rank, similarity, time and the columns that some hit has, and how it was searched."""
     shown = [name for name in _COLUMNS if any(hit.values.get(name) is not None for hit in found.hits)]
     is_timed = any(hit.values.get("start_seconds") is not None for hit in found.hits)
-    header = ["#", "similarity", *(["seconds"] if is_timed else []), *shown]
+    header = ["#", "words" if found.is_by_words else "similarity", *(["seconds"] if is_timed else []), *shown]
     rows = [header]
     for rank, hit in enumerate(found.hits, start=1):
         cells = [str(rank), f"{hit.similarity:.3f}", *([_seconds(hit)] if is_timed else [])]

@@ -33,7 +33,7 @@ async function show(address, what) {
   try {
     const found = await get(address);
     if (number !== asked) return; // a later question was asked meanwhile
-    $("results").replaceChildren(...found.hits.map(card));
+    $("results").replaceChildren(...found.hits.map((hit) => card(hit, found.is_by_words)));
     markFound(found.hits.map((hit) => hit.row));
     if (found.n_searched === undefined) { say(what); return; }
     const how = found.recall < 1 ? `, approximately (recall at 10 of ${found.recall.toFixed(2)}, measured)` : "";
@@ -61,23 +61,23 @@ function like(row, name) {
   show(`/api/search?${address}`, `clips like ${name}`);
 }
 
-function facts(hit) {
+function facts(hit, isByWords) {
   const said = [hit.clip_id];
   if (hit.label !== undefined) said.push(`label ${hit.label}`);
-  if (hit.similarity !== null) said.push(`similarity ${hit.similarity.toFixed(3)}`);
+  if (hit.similarity !== null) said.push(`${isByWords ? "score of words" : "similarity"} ${hit.similarity.toFixed(3)}`);
   if (hit.start_seconds !== undefined && hit.end_seconds !== undefined) said.push(`${hit.start_seconds.toFixed(1)} to ${hit.end_seconds.toFixed(1)} s`);
   if (hit.subject !== undefined) said.push(`subject ${hit.subject}`);
   return said.join(" · ");
 }
 
-function card(hit) {
+function card(hit, isByWords) {
   const item = $("card").content.cloneNode(true).querySelector("li");
   const video = item.querySelector("video");
   const part = (name) => item.querySelector(`.${name}`);
   item.dataset.row = hit.row;
   item.dataset.clip = hit.clip_id;
   part("said").textContent = hit.caption ?? "";
-  part("facts").textContent = facts(hit);
+  part("facts").textContent = facts(hit, isByWords);
   if (hit.problem) { part("problem").textContent = hit.problem; part("problem").hidden = false; }
   if (hit.has_video) {
     video.setAttribute("aria-label", `moving picture of ${hit.clip_id}`);
