@@ -208,6 +208,7 @@ def test_skeletons_are_drawn_where_they_are() -> None:
     measured = skeleton_svg([person])
     assert "M25.0 50.0L75.0 12.5" in measured
     assert "M25.0 50.0h.1M75.0 12.5h.1" in measured
+    assert 'style="stroke-linecap:round"' in measured  # an attribute would lose to the styles of other figures
     assert measured.count("L") == 1  # the ankle is not known, so its bone is not drawn
     predicted = skeleton_svg([person], is_measured=False)
     assert "stroke-dasharray" in predicted

@@ -182,7 +182,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "gain_top1": spread_of([row["gain_top1"] for row in group]),
             "chance_top1": group[0]["chance_top1"],
         }
-        for key, group in sorted(groups.items(), key=lambda item: item[0][:2])
+        for key, group in sorted(groups.items(), key=lambda item: (*item[0][:2], HEADS.index(item[0][2])))
     ]
 
 

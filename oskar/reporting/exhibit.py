@@ -154,6 +154,7 @@ def skeleton_svg(people: Sequence[npt.NDArray[np.float32]], *, is_measured: bool
     bones = f'<path d="{"".join(lines)}" fill="none" stroke="currentColor" stroke-width="1.6"{dashes}/>'
     joints = "".join(f"M{dot}h.1" for dot in dots)
     colour = "#1f78b4" if is_measured else "#d55e00"
-    marks = f'<path d="{joints}" fill="none" stroke="{colour}" stroke-width="4.5" stroke-linecap="{cap}"/>'
+    # As a style: figures of matplotlib on the same page set the caps of everything, and that beats an attribute.
+    marks = f'<path d="{joints}" fill="none" stroke="{colour}" stroke-width="5" style="stroke-linecap:{cap}"/>'
     frame = '<rect x="0.5" y="0.5" width="99" height="99" fill="none" stroke="currentColor" stroke-opacity=".25"/>'
     return f'<svg viewBox="0 0 100 100" aria-hidden="true">{frame}{bones}{marks}</svg>'

@@ -93,7 +93,9 @@ def fitted_exhibit(scene: Scene) -> Exhibit:
     if len(rows) < 4:
         return Exhibit(_TITLE, (f"{len(rows)} of the pictured clips have a skeleton, too few to fit a decoder on.",))
     learnt, tested = rows[::2], rows[1::2]
-    drawn = int(tested[len(tested) // 2])
+    assert clips.joints is not None
+    n_joints = (clips.joints[tested][..., 2] > 0).flatten(1).sum(1)
+    drawn = int(tested[n_joints.argmax()])  # a whole person says more than a part of one
     decoded: dict[str, HiddenJoints] = {}
     places: dict[str, Tensor] = {}
     errors: dict[str, float] = {}
