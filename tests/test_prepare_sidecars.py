@@ -177,6 +177,13 @@ def test_frames_that_start_in_the_middle_need_to_be_told(tmp_path: Path) -> None
     assert read(tmp_path, told)[0].frame_idx.tolist() == [0, 1, 2]
 
 
+def test_frames_without_numbers_are_at_their_place_in_the_list(tmp_path: Path) -> None:
+    frames = [None, *(landmarks_of(person) for person in moving_person(1)[:3])]
+    write_json(tmp_path / "clip.json", frames)
+    told = VideoFacts(n_frames=N_FRAMES, size=(WIDTH, HEIGHT), first_frame=1)
+    assert read(tmp_path, told)[0].frame_idx.tolist() == [1, 2, 3]
+
+
 def test_only_the_very_number_of_frames_says_that_they_count_from_1(tmp_path: Path) -> None:
     write_openpose(tmp_path, moving_person(1, n_frames=7), first=1)
     with pytest.raises(InputError, match="the video has 6 frames") as raised:
