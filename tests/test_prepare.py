@@ -24,6 +24,7 @@ from runs import TINY, CommandLine, write_index
 from test_pyskl import flat_item
 from torch import Tensor
 
+from oskar.data.decoding import iter_all
 from oskar.data.manifest import read_manifest
 from oskar.data.video_file import VideoError
 from oskar.errors import InputError
@@ -306,7 +307,7 @@ def test_a_model_serves_videos_without_pose_files_and_no_others(
     (folder / "torn.coco.json").write_text("{")
     model = constant_model(tmp_path / "pose.onnx", [candidates((32, 32, 16, 24, 0.8))], (1, 3, 64, 64), licence="mine")
     sources = Backends(pose_model=model, pose_convention="yolo-pose")
-    decode = pose_model.iter_all
+    decode = iter_all
 
     def fail(path: Path) -> Iterator[Tensor]:
         if path.stem == "damaged":
