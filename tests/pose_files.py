@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from runs import write_video
 
 from oskar.preparation.detections import Detections
 from oskar.tokens.layouts import INTERNAL
@@ -104,6 +105,11 @@ def detections_of(*people: Joints, n_frames: int = N_FRAMES, track_ids: list[int
         scores=np.full(len(rows), np.nan, dtype=np.float32),
         track_ids=None if track_ids is None else np.array(track_ids, dtype=np.int64),
     )
+
+
+def make_video(path: Path, seed: int = 0) -> Path:
+    """Six frames of 64 x 48."""
+    return write_video(path, np.random.default_rng(seed).integers(0, 256, (6, HEIGHT, WIDTH, 3), dtype=np.uint8))
 
 
 assert len(BODY_25) == len(MEDIAPIPE) == len(INTERNAL)

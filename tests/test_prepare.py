@@ -1,25 +1,36 @@
 """``oskar prepare`` from a folder of videos to data that trains, with every fault listed and no kill harmful."""
 
 import csv
+import hashlib
 import json
 import os
-import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pose_files import HEIGHT, WIDTH, alphapose_of, coco_of, moving_person, shares, write_json, write_openpose
-from runs import TINY, CommandLine, forked, write_index, write_video
+from pose_files import (
+    alphapose_of,
+    coco_of,
+    make_video,
+    moving_person,
+    shares,
+    write_json,
+    write_openpose,
+)
+from pose_graphs import candidates, constant_model
+from runs import TINY, CommandLine, write_index
 from test_pyskl import flat_item
+from torch import Tensor
 
+from oskar.data.decoding import iter_all
 from oskar.data.manifest import read_manifest
-from oskar.errors import InputError, StoppedRunError
-from oskar.files import not_written, write_bytes_atomic
-from oskar.preparation import one_video
+from oskar.data.video_file import VideoError
+from oskar.errors import InputError
 from oskar.preparation.engines import ENGINES, Tasks, run_local
 from oskar.preparation.listing import Roots, list_tasks
+from oskar.preparation.models import pose_model
 from oskar.preparation.plan import Plan
 from oskar.preparation.prepare import Backends, prepare
 from oskar.preparation.settings import PeopleConfig, PrepareConfig
@@ -30,11 +41,6 @@ DATA_DIR = Path(__file__).parents[2] / "shared" / "data"
 @pytest.fixture
 def oskar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     return CommandLine(monkeypatch, capsys)
-
-
-def make_video(path: Path, seed: int = 0) -> Path:
-    """Six frames of 64 x 48."""
-    return write_video(path, np.random.default_rng(seed).integers(0, 256, (6, HEIGHT, WIDTH, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -290,93 +296,36 @@ def test_resuming_takes_in_what_changed_and_nothing_else(videos: Path, tmp_path:
     assert (out / "joints" / "b.npz").stat().st_mtime_ns > made
 
 
-def many_videos(folder: Path, n: int) -> Path:
-    for i in range(n):
-        make_video(folder / f"v{i:02d}.mkv", i)
-        write_json(folder / f"v{i:02d}.json", coco_of(moving_person(i)))
-    return folder
+def test_a_model_serves_videos_without_pose_files_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "clips"
+    for name in ("bare", "given", "torn", "damaged"):
+        make_video(folder / f"{name}.mkv")
+    write_json(folder / "given.json", coco_of(moving_person(0)))
+    (folder / "torn.coco.json").write_text("{")
+    model = constant_model(tmp_path / "pose.onnx", [candidates((32, 32, 16, 24, 0.8))], (1, 3, 64, 64), licence="mine")
+    sources = Backends(pose_model=model, pose_convention="yolo-pose")
+    decode = iter_all
 
+    def fail(path: Path) -> Iterator[Tensor]:
+        if path.stem == "damaged":
+            raise VideoError(f"{path} is damaged at frame 3", fix="replace the file")
+        return decode(path)
 
-def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
-    folder, out = many_videos(tmp_path / "clips", 12), tmp_path / "data"
-
-    def slowly() -> None:
-        def wait(path: Path, data: bytes) -> None:
-            time.sleep(0.05)
-            write_bytes_atomic(path, data)
-
-        setattr(one_video, "write_bytes_atomic", wait)  # noqa: B010, in the child alone
-        prepare(folder, out, workers=1)
-
-    child = forked(slowly, tmp_path / "log")
-    records = out / ".prepare" / "records.jsonl"
-    for _ in range(600):
-        if records.exists() and records.read_bytes().count(b"\n") >= 4:
-            break
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    n_done = records.read_bytes().count(b"\n")
-    assert 4 <= n_done < 12
-    assert not (out / "index.csv").exists()
-    done = {path: path.stat().st_mtime_ns for path in sorted((out / "joints").glob("v*.npz"))[:n_done]}
-    with records.open("ab") as stream:
-        stream.write(b'{"clip_id": "v0')  # as if killed while it wrote
-    prepare(folder, out, workers=1, resume=True)
-    prepare(folder, tmp_path / "whole", workers=1)
-    assert {path: path.stat().st_mtime_ns for path in done} == done
-    for name in ("index.csv", *(f"joints/v{i:02d}.npz" for i in range(12))):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not list(out.rglob(".tmp-*"))
-
-
-def test_a_worker_that_dies_stops_the_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = many_videos(tmp_path / "clips", 3)
-
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr(one_video, "choose", die)
-    with pytest.raises(StoppedRunError, match=r"a worker died .*Fix: go on with --resume, with fewer --workers"):
-        prepare(folder, tmp_path / "data", workers=2)
-    monkeypatch.undo()
-    assert prepare(folder, tmp_path / "data", workers=1, resume=True)["n_with_poses"] == 3
-
-
-def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = many_videos(tmp_path / "clips", 2)
-
-    def full(path: Path, data: bytes) -> None:
-        raise not_written(path, len(data), "No space left on device")
-
-    monkeypatch.setattr(one_video, "write_bytes_atomic", full)
-    for workers in (1, 2):
-        with pytest.raises(StoppedRunError, match=r"v00.npz could not be written: No space left .*Fix: free some"):
-            prepare(folder, tmp_path / f"data{workers}", workers=workers)
-
-
-def test_an_unfinished_run_can_be_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = many_videos(tmp_path / "clips", 3)
-
-    def stop(path: Path, data: bytes) -> None:
-        if path.name == "v01.npz":
-            raise KeyboardInterrupt
-        write_bytes_atomic(path, data)
-
-    monkeypatch.setattr(one_video, "write_bytes_atomic", stop)
-    with pytest.raises(Exception, match=r"data: stopped after 1 of 3 videos. Fix: go on with --resume"):
-        prepare(folder, tmp_path / "data", workers=1)
-
-
-def test_a_bug_is_not_taken_for_a_bad_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = many_videos(tmp_path / "clips", 1)
-
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr(one_video, "choose", fail)
-    with pytest.raises(ZeroDivisionError):
-        prepare(folder, tmp_path / "data", workers=1)
+    monkeypatch.setattr(pose_model, "iter_all", fail)
+    summary = prepare(folder, tmp_path / "data", sources, workers=1)
+    assert summary["poses_by_source"] == {"yolo-pose pose.onnx": 1, "coco": 1}
+    assert summary["models"] == {
+        "pose.onnx": {"sha256": hashlib.sha256(model.read_bytes()).hexdigest(), "licence": "mine"}
+    }
+    assert reasons_of(summary).keys() == {("torn.mkv", "poses"), ("damaged.mkv", "video")}
+    assert rows_of(tmp_path / "data").keys() == {"bare", "given", "torn"}
+    with np.load(tmp_path / "data" / "joints" / "bare.npz") as arrays:
+        np.testing.assert_allclose(arrays["box_scores"], np.full((1, 6), 0.8), rtol=1e-5)
+        # the letterbox lays 64 x 48 in the middle of 64 x 64
+        np.testing.assert_allclose(arrays["boxes"][0, 5], [24 / 64, 12 / 48, 40 / 64, 36 / 48], atol=1e-5)
 
 
 WRONG: list[tuple[list[str], str]] = [

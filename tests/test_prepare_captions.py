@@ -8,9 +8,11 @@ import torch
 from runs import noise_video
 
 from oskar.data.decoding import read_frames
+from oskar.data.manifest import read_manifest
 from oskar.errors import InputError
 from oskar.preparation.models.caption_model import CaptionModel
-from oskar.preparation.settings import CaptionsConfig
+from oskar.preparation.prepare import Backends, prepare
+from oskar.preparation.settings import CaptionsConfig, PrepareConfig
 
 pytestmark = pytest.mark.slow  # importing transformers alone takes seconds
 
@@ -95,3 +97,26 @@ def test_folders_that_hold_no_caption_model(llava: Path, tmp_path: Path) -> None
     (tmp_path / "config.json").write_bytes((llava / "config.json").read_bytes())
     with pytest.raises(InputError, match="cannot be loaded"):
         CaptionModel(tmp_path, CaptionsConfig()).load()
+
+
+def test_videos_without_text_are_captioned_and_the_licence_is_kept(llava: Path, tmp_path: Path) -> None:
+    for name in ("bare", "given"):
+        noise_video(tmp_path / "clips" / f"{name}.mkv", n_frames=3, size=24)
+    (tmp_path / "clips" / "given.txt").write_text("it is given")
+    config = PrepareConfig(captions=CaptionsConfig(n_frames=1, prompt="describe a person", n_tokens=4))
+    summary = prepare(tmp_path / "clips", tmp_path / "data", Backends(caption_model=llava), config, workers=1)
+    assert summary["captions_by_source"] == {f"model {llava.name}": 1, "txt": 1}
+    assert summary["models"][llava.name]["licence"] == "apache-2.0"
+    captions = {row.clip_id: row.caption for row in read_manifest(tmp_path / "data").rows}
+    assert captions["given"] == "it is given"
+    assert set((captions["bare"] or "").split()) <= {
+        "describe",
+        "a",
+        "person",
+        "walks",
+        "jumps",
+        "sits",
+        "runs",
+        "waves",
+    }
+    assert captions["bare"]

@@ -177,11 +177,19 @@ def test_frames_that_start_in_the_middle_need_to_be_told(tmp_path: Path) -> None
     assert read(tmp_path, told)[0].frame_idx.tolist() == [0, 1, 2]
 
 
+def test_frames_without_numbers_are_at_their_place_in_the_list(tmp_path: Path) -> None:
+    frames = [None, *(landmarks_of(person) for person in moving_person(1)[:3])]
+    write_json(tmp_path / "clip.json", frames)
+    told = VideoFacts(n_frames=N_FRAMES, size=(WIDTH, HEIGHT), first_frame=1)
+    assert read(tmp_path, told)[0].frame_idx.tolist() == [1, 2, 3]
+
+
 def test_only_the_very_number_of_frames_says_that_they_count_from_1(tmp_path: Path) -> None:
-    write_openpose(tmp_path, moving_person(1, n_frames=7), first=1)
-    with pytest.raises(InputError, match="the video has 6 frames") as raised:
+    """Frames 1 and 8 of a video of 6: nothing is shifted, and the number in the file is the one named."""
+    for frame in (1, 8):
+        write_openpose(tmp_path, moving_person(1)[:1], first=frame)
+    with pytest.raises(InputError, match="frame 8: the video has 6 frames"):
         read(tmp_path)
-    assert "frame 6" in str(raised.value)  # the first that is one too many, counted from 0
 
 
 def test_a_pyskl_sample_is_in_its_own_pixels(tmp_path: Path) -> None:
