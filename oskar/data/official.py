@@ -70,10 +70,11 @@ def read_named(data: Sequence[str], *, quarantine: Literal["honour", "ignore"] =
     Raises:
         InputError: as ``read_manifests``; an unknown name; files that are not there or wrong.
     """
-    return read_manifests(data, read=partial(_read_one, quarantine))
+    return read_manifests(data, read=partial(read_one, quarantine=quarantine))
 
 
-def _read_one(quarantine: Literal["honour", "ignore"], source: str | Path) -> Manifest:
+def read_one(source: str | Path, *, quarantine: Literal["honour", "ignore"] = "ignore") -> Manifest:
+    """The manifest of one folder, index file or official data; raises as ``read_named``."""
     data = str(source)
     official = parse_official(data)
     if official is None:

@@ -8,7 +8,7 @@ from oskar.config import Config
 from oskar.data.ava_folder import AvaKeyFrames, is_ava_folder
 from oskar.data.key_frame_data import FolderKeyFrames, KeyFrameData, PeopleKeyFrames
 from oskar.data.manifest import select
-from oskar.data.official import parse_official, read_named
+from oskar.data.official import parse_official, read_one
 from oskar.data.people_reader import parse_people
 from oskar.errors import InputError
 
@@ -39,8 +39,7 @@ def open_key_frames(
     is_ava = official is not None and official.name == "ava"
     folder = official.path if official is not None and is_ava else Path(data[0])
     if not is_ava and not is_ava_folder(folder):
-        (manifest,) = read_named(data)
-        return FolderKeyFrames(select(manifest, split=split), config, short_side, n_windows)
+        return FolderKeyFrames(select(read_one(data[0]), split=split), config, short_side, n_windows)
     return AvaKeyFrames(
         folder,
         split,

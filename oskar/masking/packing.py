@@ -12,6 +12,7 @@ from oskar.masking.plan import IndexSet, View, draw_views, index_set
 from oskar.modalities import Modality, ModalitySpec, modality_specs
 from oskar.tokens import token_sources
 from oskar.tokens.source import TokenSource
+from oskar.tokens.stored import BlankTubelets
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +149,13 @@ def idle_batch(config: Config) -> Batch:
     """A made clip with every modality of the recipe, for a process to compute on when it has none of its own."""
     tokens = config.tokens
     people = (1, tokens.n_people, tokens.n_frames)
+    frames = torch.zeros(1, tokens.n_frames, 3, tokens.resolution, tokens.resolution, dtype=torch.uint8)
+    is_stored = "video" in tokens.modalities and tokens.video_width is not None
     clips = ClipBatch(
         clip_ids=torch.zeros(1, dtype=torch.int64),
         labels=torch.full((1,), -1),
-        frames=torch.zeros(1, tokens.n_frames, 3, tokens.resolution, tokens.resolution, dtype=torch.uint8),
+        frames=None if is_stored else frames,
+        tubelets=BlankTubelets.of_one_clip(tokens) if is_stored else None,
         joints=torch.full((*people, 17, 3), 0.5),
         boxes=torch.zeros(*people, 4),
         word_ids=torch.zeros(1, tokens.n_words, dtype=torch.int64),

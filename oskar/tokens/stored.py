@@ -1,11 +1,34 @@
 """Video tokens that lie in a token store: read when they are chosen."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from oskar.clip import Tubelets
-from oskar.modalities import Modality
+from oskar.config import TokensConfig
+from oskar.modalities import Modality, modality_specs
 from oskar.tokens.video import VideoTokens
+
+
+@dataclass(frozen=True, slots=True)
+class BlankTubelets:
+    """Tokens of a model that are all zeros: a made clip where a recipe knows no frames."""
+
+    is_valid: Tensor
+    is_stored: Tensor
+    width: int
+
+    @classmethod
+    def of_one_clip(cls, tokens: TokensConfig) -> "BlankTubelets":
+        spec = modality_specs(tokens)["video"]
+        return cls(torch.ones(1, spec.n_tokens, dtype=torch.bool), torch.ones(1, dtype=torch.bool), spec.token_width)
+
+    def __getitem__(self, idx: Tensor) -> "BlankTubelets":
+        return BlankTubelets(self.is_valid[idx], self.is_stored[idx], self.width)
+
+    def take(self, clip_idx: Tensor, token_idx: Tensor) -> Tensor:
+        return torch.zeros(len(token_idx), self.width)
 
 
 class StoredVideo:

@@ -73,7 +73,10 @@ class Processes:
                 f"WORLD_SIZE = {n}, but {', '.join(missing)} is not in the environment",
                 fix="start the processes with torchrun, or unset WORLD_SIZE",
             )
-        store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+        try:
+            store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+        except dist.DistStoreError as error:
+            raise _not_started(_from_environment("RANK", 0), n, f"others (of {error})") from error
         _wait_for_all(store, rank, n)
         timeout = timedelta(seconds=timeout_seconds)
         # What is said here goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
@@ -275,11 +278,15 @@ def _wait_for_all(store: Store, rank: int, n: int) -> None:
     until = time.monotonic() + START_SECONDS
     while missing := [other for other, key in enumerate(keys) if not store.check([key])]:
         if time.monotonic() > until:
-            raise StoppedRunError(
-                f"rank {rank} of {n}: ranks {missing} have not started within {START_SECONDS:.0f} s",
-                fix="see their logs, and that every machine runs the same command",
-            )
+            raise _not_started(rank, n, f"ranks {missing}")
         time.sleep(0.05)
+
+
+def _not_started(rank: int, n: int, missing: str) -> StoppedRunError:
+    return StoppedRunError(
+        f"rank {rank} of {n}: {missing} have not started within {START_SECONDS:.0f} s",
+        fix="see their logs, and that every machine runs the same command",
+    )
 
 
 def is_running(pid: int) -> bool:
