@@ -34,6 +34,7 @@ from oskar.preparation.models import pose_model
 from oskar.preparation.plan import Plan
 from oskar.preparation.prepare import Backends, prepare
 from oskar.preparation.settings import PeopleConfig, PrepareConfig
+from oskar.tokens.layouts import INTERNAL
 
 DATA_DIR = Path(__file__).parents[2] / "shared" / "data"
 
@@ -222,6 +223,20 @@ def test_an_index_is_carried_along_and_its_joints_are_used(tmp_path: Path) -> No
     assert (made["clip_id"], made["path"], made["joints_path"]) == ("first", "videos/v/a.mkv", "joints/first.npz")
     assert (made["label"], made["subject"], made["split2"], made["x_own"]) == ("x", "s1", "test", "1")
     assert read_manifest(tmp_path / "data").rows[0].is_caption_composed
+
+
+@pytest.mark.parametrize("place", ["clips", "clips/joints"])
+def test_the_names_of_joints_may_lie_beside_the_index(place: str, tmp_path: Path) -> None:
+    """Joints in the reverse of COCO's order, which only joint_names.txt says."""
+    folder = tmp_path / "clips"
+    make_video(folder / "a.mkv")
+    (folder / "joints").mkdir()
+    np.savez(folder / "joints" / "a.npz", joints2d=moving_person(0)[:, ::-1])
+    (tmp_path / place / "joint_names.txt").write_text("\n".join(INTERNAL[::-1]))
+    write_index(folder, [{"clip_id": "a", "path": "a.mkv", "joints_path": "joints/a.npz"}])
+    prepare(folder, tmp_path / "data", workers=1)
+    with np.load(tmp_path / "data" / "joints" / "a.npz") as arrays:
+        np.testing.assert_allclose(arrays["joints"][0], shares(moving_person(0)), atol=2e-6)
 
 
 def test_poses_and_captions_may_lie_elsewhere(tmp_path: Path) -> None:

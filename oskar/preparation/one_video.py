@@ -113,10 +113,13 @@ class VideoPreparer:
     ) -> tuple[Detections, str] | None:
         """The people of a video and who says so: its sidecar, or else the model."""
         size = (float(info.width), float(info.height))
-        facts = VideoFacts(n_frames=info.n_frames, size=size, first_frame=self._plan.config.people.first_frame)
+        plan = self._plan
+        facts = VideoFacts(
+            n_frames=info.n_frames, size=size, first_frame=plan.config.people.first_frame, layout=plan.layout
+        )
         n_before = len(problems.found)
         found = problems.attempt(
-            "poses", lambda: read_poses(task.sidecars, plain, task.sample, self._plan.pose_pickle, facts)
+            "poses", lambda: read_poses(task.sidecars, plain, task.sample, plan.pose_pickle, facts)
         )
         model = self._pose_model
         if found is None and model is not None and len(problems.found) == n_before:

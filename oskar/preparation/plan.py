@@ -11,13 +11,17 @@ from oskar.data.formats.pyskl import PysklSample
 from oskar.preparation.models.pose_model import PoseModelFiles
 from oskar.preparation.settings import PrepareConfig
 from oskar.preparation.sidecars.find import SidecarFiles
+from oskar.tokens.layouts import Layout
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What holds for every video; ``classes`` are those of ``classes.txt``, ``n_threads`` are for each worker."""
+    """What holds for every video; ``classes`` are those of ``classes.txt``.
+
+    ``layout`` is that of ``joint_names.txt``; ``n_threads`` are for each worker.
+    """
 
     videos: Path
     out: Path
@@ -27,6 +31,7 @@ class Plan:
     pose_pickle: Path | None = None
     is_copied: bool = False
     classes: tuple[str, ...] = ()
+    layout: Layout | None = None
     n_threads: int = 1
 
     @property
@@ -37,6 +42,7 @@ class Plan:
             models += [self.pose_model.path, self.pose_model.person_path]
         said = [
             *(VERSION, dataclasses.asdict(self.config), self.is_copied, self.classes),
+            self.layout.joint_names if self.layout is not None else None,
             self.pose_model.convention if self.pose_model is not None else None,
             [None if path is None else state_of(path) for path in models],
         ]

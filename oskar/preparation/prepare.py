@@ -12,6 +12,7 @@ from typing import Any
 
 from oskar.data.labels import CLASSES_FILE, read_classes
 from oskar.data.manifest import INDEX_FILE, read_manifest
+from oskar.data.skeletons import folder_layout
 from oskar.errors import InputError, InterruptedRunError
 from oskar.files import write_text_atomic
 from oskar.preparation.engines import ENGINES
@@ -84,6 +85,7 @@ def prepare(
         pose_pickle=pickle,
         is_copied=copy_videos,
         classes=read_classes(videos),
+        layout=(None if poses is None else folder_layout(poses)) or folder_layout(videos),
         n_threads=max(_n_cores() // n_workers, 1),
     )
     models = _check_models(plan)

@@ -18,12 +18,13 @@ from oskar.tokens.layouts import to_internal
 def read_own(path: Path, video: VideoFacts) -> Detections:
     """A ``.npz`` of joints, as ``oskar/data/skeletons.py`` describes it; each of its people is a track.
 
-    Its layout is its own, or that of a ``joint_names.txt`` beside it.
+    Its layout is its own, or that of a ``joint_names.txt`` beside it or in the folder of videos or poses.
 
     Raises:
         InputError: as ``read_joints_file``, joints in metres, no joints, or another length than the video.
     """
-    sequence = read_joints_file(path, frame_size=_whole(video), layout=folder_layout(path.parent), prefer_2d=True)
+    layout = folder_layout(path.parent) or video.layout
+    sequence = read_joints_file(path, frame_size=_whole(video), layout=layout, prefer_2d=True)
     if sequence is None:
         raise InputError(f"{path}: holds no joints", fix="store them as joints, with the texts layout and units")
     return _detections(sequence, video, str(path))
