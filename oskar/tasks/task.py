@@ -110,7 +110,7 @@ class Backbone(nn.Module):
             encoders = {name: transfer.encoder(name) for name in modalities}
         else:
             encoders = {name: random_encoder(transfer.config, name, random_seed) for name in modalities}
-        self.encoders: nn.ModuleDict | dict[str, nn.Module] = dict(encoders)
+        self.encoders: nn.ModuleDict | dict[str, nn.Module] = {str(name): encoder for name, encoder in encoders.items()}
         if is_trained:
             copies = {name: copy.deepcopy(encoder) for name, encoder in encoders.items()}
             self.encoders = nn.ModuleDict(
