@@ -261,21 +261,22 @@ def test_repeated_clips_are_drawn_anew() -> None:
     assert len(set(read.clips.clip_ids.tolist())) == 4
     assert read.clips.frames is not None
     values = read.clips.frames[:, 0, 0, 0, 0].tolist()
-    assert values[0] == values[1]
-    assert values[2] == values[3]
+    assert (values[0], values[2]) == (values[1], values[3])
     assert values[0] != values[2]
     assert read.bad == (("2", "broken"),)
-    assert len(reader.read([1, 0], EvaluationWindow()).clips or ()) == 2
+    tested = reader.read([1, 0], EvaluationWindow()).clips
+    assert tested is not None
+    assert len(tested) == 2
 
 
 def test_recipes_have_the_published_numbers() -> None:
-    base = RECOGNITION_RECIPES["k400-base"]
     table = {
         name: (r.lr, r.epochs, r.layer_decay, r.drop_path, r.dropout, r.batch_size)
         for name, r in RECOGNITION_RECIPES.items()
     }
-    published = {
+    assert table == {
         "k400-small": (5e-4, 150, 0.75, 0.1, 0.0, 384),
+        "k400-base": (5e-4, 75, 0.75, 0.1, 0.0, 384),
         "k400-large": (2e-3, 35, 0.75, 0.1, 0.0, 128),
         "k400-large-vjepa": (2e-3, 35, 0.75, 0.1, 0.0, 256),
         "k400-huge": (1e-3, 50, 0.75, 0.2, 0.5, 512),
@@ -284,9 +285,8 @@ def test_recipes_have_the_published_numbers() -> None:
         "ssv2-base": (5e-4, 30, 0.75, 0.1, 0.0, 384),
         "ssv2-large": (5e-4, 15, 0.75, 0.2, 0.5, 256),
         "ntu60": (3e-4, 100, 0.75, 0.3, 0.3, 48),
+        "ntu120": (5e-4, 100, 0.75, 0.3, 0.3, 48),
     }
-    assert {name: table[name] for name in published} == published
-    assert RECOGNITION_RECIPES["ntu120"].lr == 5e-4
     people = {n: (r.lr, r.layer_decay, r.epochs, r.drop_path, r.batch_size) for n, r in LOCALIZATION_RECIPES.items()}
     assert people == {
         "ava-small": (1e-3, 0.6, 30, 0.2, 128),
@@ -294,9 +294,12 @@ def test_recipes_have_the_published_numbers() -> None:
         "ava-large": (2.5e-4, 0.75, 30, 0.2, 128),
         "ava-huge": (5e-4, 0.8, 20, 0.2, 128),
     }
-    assert (base.flip_probability, RECOGNITION_RECIPES["ssv2-base"].flip_probability) == (0.5, 0.0)
-    views = [(r.temporal, r.n_windows, r.n_crops) for r in (base, RECOGNITION_RECIPES["ssv2-base"])]
-    assert views == [("dense", 5, 3), ("segments", 2, 3)]
+    shown = {
+        name: (r.temporal, r.n_windows, r.n_crops, r.flip_probability, r.rand_layers, r.n_repeats)
+        for name, r in RECOGNITION_RECIPES.items()
+    }
+    assert shown["k400-base"] == ("dense", 5, 3, 0.5, 4, 2)
+    assert shown["ssv2-base"] == ("segments", 2, 3, 0.0, 4, 2)
 
 
 def test_epochs_are_steps_of_the_data_and_rates_follow_the_batch() -> None:

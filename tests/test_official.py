@@ -23,7 +23,7 @@ from oskar.data.open_key_frames import open_key_frames
 from oskar.data.reader import EvaluationWindow
 from oskar.errors import InputError
 from oskar.pretraining import MaskedPrediction
-from oskar.tasks import features, finetuning
+from oskar.tasks.features import read_views
 from oskar.train.pretrain import save_transfer
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "spec" / "fixtures"
@@ -105,10 +105,14 @@ def test_kinetics_by_name(tmp_path: Path) -> None:
 
 
 def test_the_fixtures_by_name(tmp_path: Path) -> None:
-    for name, files in (("k400", ["exampleAAAA_000005_000015.mp4"]), ("ssv2", ["900001.webm", "900003.mp4"])):
+    for name, files in (
+        ("k400", ["exampleAAAA_000005_000015.mp4"]),
+        ("ssv2", ["videos/900001.webm", "val/900003.mp4"]),
+    ):
         shutil.copytree(fixture(name), tmp_path / name, copy_function=shutil.copyfile)
         (tmp_path / name).chmod(0o755)
         for file in files:
+            (tmp_path / name / file).parent.mkdir(exist_ok=True)
             (tmp_path / name / file).write_bytes(b"video")
     (manifest,) = read_named([f"k400:{tmp_path / 'k400'}"])
     assert manifest.classes == ("air drumming", "cooking sausages (not on barbeque)")
@@ -242,13 +246,12 @@ def test_a_full_test_of_200_videos_takes_no_more_memory_at_its_end_than_in_its_m
     config = replace(config, tokens=replace(config.tokens, n_frames=16, resolution=16))
     save_transfer(MaskedPrediction(config), config, None, tmp_path / "run" / "encoder")
     resident: list[int] = []
-    read_views = features.read_views
 
     def watched(*arguments: Any) -> Any:
         resident.append(resident_bytes())
         return read_views(*arguments)
 
-    monkeypatch.setattr(finetuning, "read_views", watched)
+    monkeypatch.setattr("oskar.tasks.finetuning.read_views", watched)
     monkeypatch.setattr("oskar.data.folder_reader._CACHE_BYTES", 4 << 20)
     words = ("recipe=k400-small", "epochs=null", "steps=1", "batch_size=2", "rand_layers=0", "precision=float32")
     code, printed = oskar(

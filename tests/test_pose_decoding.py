@@ -23,6 +23,7 @@ from oskar.tasks.pose_decoder import PoseBatch, PoseDecoder, Standard, mean_of, 
 from oskar.tasks.pose_decoding import PoseDecodingConfig, evaluate_pose_decoding
 from oskar.tasks.pose_features import by_token, draw_pose_view, pose_targets, without_boxes
 from oskar.tasks.transfer import load_predicting, load_transfer
+from oskar.tokens.layouts import INTERNAL
 from oskar.train.checkpoint import save_checkpoint
 from oskar.train.pretrain import pretrain, save_transfer
 
@@ -246,6 +247,9 @@ def test_poses_are_found_where_pictures_tell_them_and_the_file_gives_the_figures
         assert recomputed(rows, name) == pytest.approx(values, rel=1e-9), name
     frames = defaultdict(set)
     for row in rows:
+        stored = np.load(data / f"{row['clip_id'].partition('/')[2]}.npz")["joints"]
+        place = stored[int(row["frame"]), INTERNAL.index(row["joint"]), :2]
+        assert [float(row["x"]), float(row["y"])] == pytest.approx(place.tolist(), abs=1e-5)
         frames[row["clip_id"], row["person"]].add(row["frame"])
     assert set(frames) == {(f"{data.name}/v{i}", "0") for i in range(1, 16, 2)}
     assert all(seen == {"0", "1", "2", "3"} for seen in frames.values())

@@ -1,5 +1,7 @@
 """The contract of tasks: what of an encoder learns, at which rate, and what its random control is."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +11,15 @@ from conftest import MakeClips
 from runs import shrunk
 from torch import Tensor
 
+from oskar.clip import ClipBatch
 from oskar.config import Config
+from oskar.data.reader import Draw, ReadClips, TrainingDraw
 from oskar.data.stream import MemoryStream
 from oskar.masking.packing import PackedTokens
 from oskar.modalities import Modality
 from oskar.pretraining import MaskedPrediction
-from oskar.tasks.features import tokens_of
+from oskar.randomness import hash_id
+from oskar.tasks.features import tokens_of, usable
 from oskar.tasks.task import Backbone, FitConfig, TaskModule, fit
 from oskar.tasks.transfer import Transfer, random_encoder, whole_clips
 from oskar.train.precision import PrecisionChoice
@@ -110,3 +115,51 @@ def test_whole_clips_are_whole_and_never_mirrored(config: Config) -> None:
     clip = whole_clips(mirrored, (0.4, 0.9)).clip
     assert (clip.temporal, clip.span_share, clip.crop_scale) == ("span", (1.0, 1.0), (0.4, 0.9))
     assert clip.flip_probability == 0.0
+
+
+def test_a_frozen_encoder_moves_with_its_module_and_is_no_part_of_its_state(transfer: Transfer) -> None:
+    module = Pull(Backbone(transfer, SKELETON, is_trained=False))
+    assert list(module.state_dict()) == ["head.weight", "head.bias"]
+    module.to(torch.float64)
+    assert {p.dtype for p in module.backbone.encoder("skeleton").parameters()} == {torch.float64}
+    assert not any(p.requires_grad for p in module.backbone.encoder("skeleton").parameters())
+    trained = Pull(Backbone(transfer, SKELETON, is_trained=True))
+    assert any(name.startswith("backbone.encoders.skeleton.blocks.0") for name in trained.state_dict())
+
+
+class Read:
+    """A reader of two made clips, of which the second has no joint."""
+
+    classes = ("a",)
+
+    def __init__(self, clips: ClipBatch) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return 2
+
+    def clip_id(self, index: int) -> str:
+        return ("seen", "empty")[index]
+
+    def label(self, index: int) -> int:
+        return index
+
+    def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
+        ids = torch.tensor([hash_id(self.clip_id(i)) for i in indices])
+        return ReadClips(
+            dataclasses.replace(self._clips.rows(torch.tensor(indices)), clip_ids=ids), (("gone", "lost"),)
+        )
+
+
+def test_clips_with_nothing_to_see_are_listed(config: Config, make_clips: MakeClips) -> None:
+    clips = make_clips(2, config.tokens, absent={"skeleton": {1}})
+    reader = usable(Read(clips), config, "skeleton")
+    assert (len(reader), reader.clip_id(1), reader.label(1), reader.classes) == (2, "empty", 1, ("a",))
+    read = reader.read([1, 0, 1], TrainingDraw(0, 0))
+    assert read.clips is not None
+    assert read.clips.clip_ids.tolist() == [hash_id("seen")]
+    assert read.bad == (("gone", "lost"), ("empty", "no usable token of skeleton"))
+    assert reader.read([1], TrainingDraw(0, 0)).clips is None
+    whole = usable(Read(clips), config, "video").read([0, 1], TrainingDraw(0, 0))
+    assert whole.clips is not None
+    assert (len(whole.clips), whole.bad) == (2, (("gone", "lost"),))
