@@ -73,7 +73,7 @@ class Processes:
                 f"WORLD_SIZE = {n}, but {', '.join(missing)} is not in the environment",
                 fix="start the processes with torchrun, or unset WORLD_SIZE",
             )
-        store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+        store, rank, n = _meet(n)
         _wait_for_all(store, rank, n)
         timeout = timedelta(seconds=timeout_seconds)
         # What is said here goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
@@ -266,6 +266,18 @@ class Processes:
         is_gone = heard["host"] == self.host and not is_running(heard["pid"])
         state = "has died" if is_gone else "does not answer"
         return f"{name} {state}; it was last heard of {time.time() - heard['at']:.0f} s ago in phase: {heard['phase']}"
+
+
+def _meet(n: int) -> tuple[Store, int, int]:
+    try:
+        store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise StoppedRunError(
+            f"rank {os.environ['RANK']} of {n}: the processes did not meet at {place} ({error})",
+            fix="see that all of them are started, with the same address, and that the port is free and open",
+        ) from error
+    return store, rank, n
 
 
 def _wait_for_all(store: Store, rank: int, n: int) -> None:
