@@ -179,14 +179,23 @@ def test_a_world_without_a_meeting_point_is_an_error(monkeypatch: pytest.MonkeyP
 
 
 def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(distributed, "START_SECONDS", 0.5)
+    monkeypatch.setattr(distributed, "START_SECONDS", 2.0)
 
-    def work(rank: int) -> None:
+    def comes_alone(rank: int) -> None:
         if rank == 0:
-            with pytest.raises(StoppedRunError, match=r"rank 0 of 2: (ranks \[1\]|others .*) have not started"):
+            with pytest.raises(StoppedRunError, match=r"rank 0 of 2: the processes did not meet at 127.0.0.1:\d+"):
                 Processes.join(30, with_cuda=False)
 
-    assert together(2, tmp_path, work) == [0, 0], printed(tmp_path, 2)
+    def comes_late(rank: int) -> None:
+        if rank == 0:
+            with pytest.raises(StoppedRunError, match=r"rank 0 of 2: ranks \[1\] have not started within 2 s"):
+                Processes.join(30, with_cuda=False)
+        else:
+            distributed._meet(2)
+            time.sleep(4)
+
+    assert together(2, tmp_path / "alone", comes_alone) == [0, 0], printed(tmp_path / "alone", 2)
+    assert together(2, tmp_path / "late", comes_late) == [0, 0], printed(tmp_path / "late", 2)
 
 
 def test_only_pretraining_takes_several_processes(

@@ -73,10 +73,7 @@ class Processes:
                 f"WORLD_SIZE = {n}, but {', '.join(missing)} is not in the environment",
                 fix="start the processes with torchrun, or unset WORLD_SIZE",
             )
-        try:
-            store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
-        except dist.DistStoreError as error:
-            raise _not_started(_from_environment("RANK", 0), n, f"others (of {error})") from error
+        store, rank, n = _meet(n)
         _wait_for_all(store, rank, n)
         timeout = timedelta(seconds=timeout_seconds)
         # What is said here goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
@@ -271,6 +268,18 @@ class Processes:
         return f"{name} {state}; it was last heard of {time.time() - heard['at']:.0f} s ago in phase: {heard['phase']}"
 
 
+def _meet(n: int) -> tuple[Store, int, int]:
+    try:
+        store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise StoppedRunError(
+            f"rank {os.environ['RANK']} of {n}: the processes did not meet at {place} ({error})",
+            fix="see that all of them are started, with the same address, and that the port is free and open",
+        ) from error
+    return store, rank, n
+
+
 def _wait_for_all(store: Store, rank: int, n: int) -> None:
     """Wait until every process has come this far: the first collective itself waits only for a step's time."""
     keys = [f"oskar/here/{other}" for other in range(n)]
@@ -278,15 +287,11 @@ def _wait_for_all(store: Store, rank: int, n: int) -> None:
     until = time.monotonic() + START_SECONDS
     while missing := [other for other, key in enumerate(keys) if not store.check([key])]:
         if time.monotonic() > until:
-            raise _not_started(rank, n, f"ranks {missing}")
+            raise StoppedRunError(
+                f"rank {rank} of {n}: ranks {missing} have not started within {START_SECONDS:.0f} s",
+                fix="see their logs, and that every machine runs the same command",
+            )
         time.sleep(0.05)
-
-
-def _not_started(rank: int, n: int, missing: str) -> StoppedRunError:
-    return StoppedRunError(
-        f"rank {rank} of {n}: {missing} have not started within {START_SECONDS:.0f} s",
-        fix="see their logs, and that every machine runs the same command",
-    )
 
 
 def is_running(pid: int) -> bool:
