@@ -21,7 +21,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="default: RUN/evaluations/...")] = None,
 ) -> None:
     """Evaluate a run's encoder on a task, frozen or fine-tuned, beside chance and random weights."""
-    from oskar.tasks.evaluate import evaluation_name, named_task
+    from oskar.tasks.evaluate import evaluate as run_task
     from oskar.tasks.everything import ALL, AllConfig, evaluate_all
 
     how, chosen = _protocol(protocol), seen_modality(modality)
@@ -30,9 +30,8 @@ def evaluate(
         one_of("--task all --modality", chosen, ("video",))  # the default: it does both where both can be
         evaluate_all(run, data, apply_overrides(AllConfig(), overrides or []), out=out)
         return
-    chosen_task = named_task(task, how).configured(overrides or [])
-    name = evaluation_name(task, how, chosen, data, chosen_task.settings.seed)
-    typer.echo(json.dumps(chosen_task.run(run, data, chosen, out or run / "evaluations" / name), indent=2))
+    summary = run_task(run, task, data, modality=chosen, protocol=how, out=out, overrides=overrides or [])
+    typer.echo(json.dumps(summary, indent=2))
 
 
 def _protocol(name: str) -> Literal["frozen", "finetune"]:

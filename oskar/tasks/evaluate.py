@@ -84,3 +84,25 @@ def evaluation_name(task: str, protocol: Protocol, modality: Modality, data: Seq
     """The name of an evaluation's folder below ``RUN/evaluations``."""
     parts = [task, *([] if protocol == "frozen" else [protocol]), modality]
     return "-".join([*parts, *(Path(d).name.replace(":", "_") for d in data), f"seed{seed}"])
+
+
+def evaluate(
+    run: Path,
+    task: str,
+    data: Sequence[str],
+    *,
+    modality: Modality = "video",
+    protocol: Protocol = "frozen",
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Evaluate a run's encoder on a task of the table; writes into ``out``, and returns its ``summary.json``.
+
+    ``overrides`` are settings of the task as ``key=value``. ``out`` is below ``run / "evaluations"`` by default.
+
+    Raises:
+        InputError: naming what is wrong, its value and the fix.
+    """
+    chosen = named_task(task, protocol).configured(list(overrides))
+    name = evaluation_name(task, protocol, modality, data, chosen.settings.seed)
+    return chosen.run(run, list(data), modality, out or run / "evaluations" / name)
