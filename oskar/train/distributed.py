@@ -73,12 +73,7 @@ class Processes:
                 f"WORLD_SIZE = {n}, but {', '.join(missing)} is not in the environment",
                 fix="start the processes with torchrun, or unset WORLD_SIZE",
             )
-        store, rank, n = _meet(n)
-        _wait_for_all(store, rank, n)
-        timeout = timedelta(seconds=timeout_seconds)
-        # What is said here goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
-        backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
+        store, rank, n = _meet(n, timeout_seconds, with_cuda=with_cuda)
         return cls(rank, n, _from_environment("LOCAL_RANK", rank), PrefixStore("oskar", store))
 
     @property
@@ -268,10 +263,16 @@ class Processes:
         return f"{name} {state}; it was last heard of {time.time() - heard['at']:.0f} s ago in phase: {heard['phase']}"
 
 
-def _meet(n: int) -> tuple[Store, int, int]:
+def _meet(n: int, timeout_seconds: float, *, with_cuda: bool) -> tuple[Store, int, int]:
+    """Find the others, wait for all of them, and connect."""
     try:
         store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
-    except dist.DistError as error:
+        _wait_for_all(store, rank, n)
+        # What processes say goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
+        backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
+        timeout = timedelta(seconds=timeout_seconds)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
+    except RuntimeError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise StoppedRunError(
             f"rank {os.environ['RANK']} of {n}: the processes did not meet at {place} ({error})",

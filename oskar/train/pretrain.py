@@ -23,7 +23,7 @@ from oskar.tokens.words import Words, load_words
 from oskar.train.checkpoint import CONFIG_FILE, save_encoder
 from oskar.train.compiling import compile_blocks, uncompiled
 from oskar.train.device import choose_device, cpu_threads
-from oskar.train.distributed import Processes
+from oskar.train.distributed import Processes, n_processes
 from oskar.train.health import Verdict, judge, observe
 from oskar.train.loop import Progressed, Trainer
 from oskar.train.precision import PrecisionChoice, choose_precision
@@ -42,6 +42,7 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
         StoppedRunError: the run cannot go on.
         InterruptedRunError: after a signal, with everything saved.
     """
+    _check_batch(config, n_processes())
     device = choose_device(config.train.device)
     joined = Processes.join(config.train.collective_timeout_seconds, with_cuda=device.type == "cuda")
     with cpu_threads(config.data.workers), joined as processes:
@@ -51,7 +52,6 @@ def pretrain(config: Config, data: Sequence[str], out: Path, *, resume: bool = F
 def _pretrain(
     config: Config, data: Sequence[str], out: Path, processes: Processes, device: torch.device, *, resume: bool
 ) -> dict[str, Any]:
-    _check_batch(config, processes.n)
     # A restart by torchrun repeats the command, and goes on if the run had begun.
     resume = processes.first(resume or (processes.is_restart and (out / "config.json").exists()))
     if processes.is_first:
@@ -128,11 +128,11 @@ def _words_file(words: Words | None) -> dict[str, str]:
     return {} if words is None else {WORDS_FILE: words.to_json()}
 
 
-def _check_batch(config: Config, n_processes: int) -> None:
-    n_parts = n_processes * config.train.accumulation
+def _check_batch(config: Config, n: int) -> None:
+    n_parts = n * config.train.accumulation
     if config.train.batch_size % n_parts:
         raise InputError(
-            f"train.batch_size = {config.train.batch_size} for {n_processes} processes with "
+            f"train.batch_size = {config.train.batch_size} for {n} processes with "
             f"train.accumulation = {config.train.accumulation}: no equal parts",
             fix=f"use a multiple of {n_parts}",
         )
