@@ -152,6 +152,7 @@ def test_words_of_captions(db: Path) -> None:
     assert [hit.row for hit in search(db, captions="ball, kicked!").hits] == [0, 3]
     assert [hit.row for hit in search(db, captions='"ball" OR NEAR(', n_top=1).hits] == [0]
     assert search(db, captions="kick", filters=Filters(equal=(("label", "o'clock"),))).hits[0].row == 3
+    assert search(db, captions="kick wave").hits[0].row == 3  # the only one with both
     assert search(db, captions="elephant").hits == ()
 
 

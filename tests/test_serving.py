@@ -297,11 +297,12 @@ def test_which_frames_a_thumbnail_shows() -> None:
 
 
 def test_kept_thumbnails_are_bounded(folder: Path) -> None:
-    shown = [shown_frames(10, 25.0, start, start + 0.2) for start in (0.0, 0.04, 0.08, 0.12)]
+    shown = [shown_frames(10, 25.0, start, start + 0.2) for start in (0.0, 0.04, 0.08, 0.12, 0.16, 0.2)]
     one = len(Thumbnails().of(folder / "v0.mkv", shown[0]))
     kept = Thumbnails(most_bytes=int(2.5 * one))
     made = [kept.of(folder / "v0.mkv", each) for each in shown]
     assert 1 <= len(kept) <= 3
+    assert sum(map(len, made[-len(kept) :])) <= 2.5 * one
     assert kept.of(folder / "v0.mkv", shown[-1]) is made[-1]
     assert kept.of(folder / "v0.mkv", shown[0]) is not made[0]
     none = Thumbnails(most_bytes=10)
