@@ -64,7 +64,7 @@ def gated(gate_value: Tensor) -> Tensor:
     """``silu(gate) * value`` of the two halves of ``[*, 2 h]``, by the form that is cheapest where it runs."""
     # A compiler fuses the plain form by itself, and without a gradient there is nothing to save.
     if gate_value.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        product: Tensor = _Gated.apply(gate_value)
+        product: Tensor = _Gated.apply(gate_value)  # type: ignore[no-untyped-call]
         return product
     gate, value = gate_value.chunk(2, dim=-1)
     return F.silu(gate) * value
