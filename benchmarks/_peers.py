@@ -74,7 +74,7 @@ class VJEPAStep(PeerStep):
         self.pixels = normalised(made_clips(own, n_clips).frames).to(device)
         batch = made_batch(own, n_clips)
         self.views = [(_index(v.visible).to(device), _index(v.target).to(device)) for v in batch.views]
-        self.n_tokens = sum(c.numel() + t.numel() for c, t in self.views) + self.pixels.shape[0] * own_tokens(own)
+        self.n_tokens = sum(c.numel() + t.numel() for c, t in self.views)
 
     def loss(self) -> Tensor:
         with torch.no_grad():

@@ -8,7 +8,6 @@ the loader and is timed apart.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from statistics import median
 
@@ -37,13 +36,12 @@ VARIANTS: dict[str, Callable[[str], Config]] = {
 class Variant:
     """A configuration's step on one made batch."""
 
-    def __init__(
-        self, config: Config, n_clips: int, device: torch.device, *, is_autocast: bool, compiles: bool
-    ) -> None:
+    def __init__(self, config: Config, n_clips: int, clock: Clock, *, is_autocast: bool, compiles: bool) -> None:
+        device = clock.device
         clips = made_clips(config, n_clips)
-        started = time.perf_counter()
         batch = build_batch(clips, config, 0)
-        self.pack_seconds = (time.perf_counter() - started) / n_clips
+        packs = [clock.seconds(lambda: build_batch(clips, config, 0)) for _ in range(3)]
+        self.pack_seconds = min(packs) / n_clips
         self.n_raw = sum(spec.n_tokens for spec in modality_specs(config.tokens).values())
         module = made_module(config, device)
         if compiles:
@@ -93,7 +91,7 @@ def main() -> None:
     print(describe(device, precision) + f", {options.clock} clock, oskar-{options.size}, batch {options.batch}\n")
     variants = {
         name: Variant(
-            make(options.size), options.batch, device, is_autocast=precision.is_autocast, compiles=options.compile
+            make(options.size), options.batch, clock, is_autocast=precision.is_autocast, compiles=options.compile
         )
         for name, make in VARIANTS.items()
         if name == FIRST or not options.profile
