@@ -69,6 +69,18 @@ def test_blocks_are_a_permutation_that_uses_up_a_few_at_a_time(blocks: list[int]
         assert first != second
 
 
+def test_clips_are_mixed_anew_in_every_group_of_blocks() -> None:
+    n = 16 * MIXED_BLOCKS
+    blocks = [16] * (4 * MIXED_BLOCKS)
+    whole = EpochOrder(4 * n, 0, blocks).at(0, 4 * n)
+    groups = [whole[first : first + n] for first in range(0, 4 * n, n)]
+    ranks = {tuple(sorted(range(n), key=group.__getitem__)) for group in groups}
+    assert len(ranks) == 4
+    places = {tuple(clip % 16 for clip in group) for group in groups}
+    assert len(places) == 4
+    assert all(len({clip // 16 for clip in group[:16]}) > 3 for group in groups)  # not block after block
+
+
 def test_places_of_blocks_are_known_without_those_before() -> None:
     blocks = [3, 5, 2, 7] * 6
     order = EpochOrder(sum(blocks), 1, blocks)

@@ -280,6 +280,25 @@ def test_pages_that_were_read_leave_the_process(tmp_path: Path) -> None:
     assert resident_mib() - before < 10
 
 
+@pytest.mark.parametrize(("which", "n_with_text"), [("written", 1), ("all", 3), ("none", 0)])
+def test_which_captions_count_is_free_at_every_run(
+    which: str, n_with_text: int, tmp_path: Path, config: Config
+) -> None:
+    folder = video_folder(
+        tmp_path / "v", 4, caption=lambda i: f"number {i}" if i < 3 else "",
+        caption_source=lambda i: "written" if i == 1 else "composed",
+    )  # fmt: skip
+    tokenize(settings_of(config), str(folder), tmp_path / "store")
+    opened = open_training([str(tmp_path / "store")], config.with_overrides([f"data.captions={which}"]))
+    clips = read(opened.reader, range(4), TrainingDraw(0, 0))
+    has_text = [False] * 4 if clips.word_ids is None else (clips.word_ids >= 0).any(1).tolist()
+    assert has_text == [which == "all" or (which == "written" and i == 1) for i in range(3)] + [False]
+    assert sum(has_text) == n_with_text
+    assert (opened.words is None) == (which == "none")
+    if opened.words is not None:
+        assert ('"0":' in opened.words.to_json()) == (which == "all")
+
+
 def test_evaluation_is_refused(store: Path, config: Config) -> None:
     with pytest.raises(InputError, match="evaluate on the data it was made from"):
         open_split([str(store)], config, None, "test")
