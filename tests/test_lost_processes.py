@@ -13,6 +13,7 @@ import pytest
 import torch
 from processes import PATIENCE_SECONDS, codes_of, commands, free_port, n_lines, printed, together, wait_for_lines
 from runs import TINY, CommandLine, packed_folder, records, shrunk
+from torch.distributed.rendezvous import rendezvous
 
 from oskar.config import TrainConfig
 from oskar.data.stream import LoadedStep
@@ -191,7 +192,7 @@ def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch, t
             with pytest.raises(StoppedRunError, match=r"rank 0 of 2: ranks \[1\] have not started within 2 s"):
                 Processes.join(30, with_cuda=False)
         else:
-            store = next(distributed.rendezvous("env://"))  # as far as this, and no further
+            store = next(rendezvous("env://"))  # as far as this, and no further
             time.sleep(4)
             del store
 
