@@ -18,6 +18,7 @@ from oskar.data.decoding import read_all
 from oskar.embedding import encode
 from oskar.embedding.embed import EmbedConfig, embed
 from oskar.embedding.file import Embeddings, read_embeddings
+from oskar.embedding.file import Source as SourceName
 from oskar.embedding.loaded import LoadedModel, load
 from oskar.embedding.windows import WindowConfig
 from oskar.errors import InputError
@@ -355,3 +356,13 @@ def test_sentences_without_words_are_listed(mixed_run: Path, tmp_path: Path) -> 
     listed = (tmp_path / "e.safetensors.bad.csv").read_text()
     assert listed.startswith("clip_id,path,reason\ntext-2,,")
     assert "holds no word" in listed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("modality", ["video", "skeleton", "fused"])
+def test_a_gpu_gives_the_same_vectors(
+    mixed_run: Path, mixed_data: Path, model: LoadedModel, modality: SourceName
+) -> None:
+    found = load(mixed_run, device="cuda").embed(mixed_data, modality)
+    assert torch.allclose(found.vectors, model.embed(mixed_data, modality).vectors, atol=1e-4)

@@ -76,3 +76,13 @@ def test_a_head_that_does_not_fit_is_refused(run: Path, tmp_path: Path, oskar: C
     (out / "heads/pretrained/head/tensors.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="is truncated or changed: 0 bytes"):
         load(run, head=out)
+
+
+def test_a_sentence_is_cut_where_the_head_learned_to(run: Path, tmp_path: Path) -> None:
+    data, out = colour_folder(tmp_path / "data", per_colour=2), tmp_path / "out"
+    evaluate_retrieval(run, [str(data)], "video", out, replace(QUICK, steps=2, max_words=2), "frozen")
+    sentences = ["all red the picture", "all red", "all"]
+    with_head, without = (model.embed(sentences, "text").vectors for model in (load(run, head=out), load(run)))
+    assert torch.allclose(with_head[0], with_head[1], atol=1e-6)
+    assert not torch.allclose(with_head[0], with_head[2], atol=1e-3)
+    assert not torch.allclose(without[0], without[1], atol=1e-3)
