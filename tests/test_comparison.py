@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from oskar.comparison.outcome import table_of
 from oskar.config import Config
 from oskar.errors import InputError, InterruptedRunError, StoppedRunError
 from oskar.recipes import recipe
+from oskar.reporting.curves import Curve, compared_panels
+from oskar.reporting.figures import strokes_of
 from oskar.reporting.side_by_side import report, write_compared
 from oskar.tasks.recognition import ProbeConfig, evaluate_recognition
 from oskar.train.pretrain import pretrain
@@ -362,6 +365,30 @@ def test_curves_lie_over_clips_seen_with_a_line_for_each_recipe(page: Page) -> N
     assert "errors are not to be compared" in page.text
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
+
+
+def test_runs_of_other_batch_sizes_lie_at_the_clips_they_saw() -> None:
+    """Steps 10, 20 and 30 of batches of 4 are at the places of steps 5, 10 and 15 of batches of 8."""
+    losses = [{"loss": value} for value in (3.0, 2.0, 1.0)]
+    curves = [
+        Curve(name, [{"step": step * k, **loss} for k, loss in zip((1, 2, 3), losses, strict=True)], batch_size)
+        for name, step, batch_size in (("a", 10, 4), ("b", 5, 8), ("c", 10, 8))
+    ]
+    strokes = strokes_of(["a", "b", "c"])
+    (panel,) = compared_panels(curves, [], strokes)
+    assert panel.svg is not None
+    assert panel.over == "clips seen"
+    places = []
+    for stroke in strokes.values():
+        path = re.search(
+            rf'<path d="(M [^"]*)" clip-path="[^"]*" style="fill: none; stroke: {stroke.colour}', panel.svg
+        )
+        assert path is not None
+        places.append([float(x) for x, _ in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1])])
+    a, b, c = places
+    assert a == pytest.approx(b)
+    assert c[0] == pytest.approx(a[1])  # step 10 of batches of 8 is 80 clips
+    assert c[1] - c[0] == pytest.approx(2 * (a[1] - a[0]), rel=1e-3)
 
 
 def test_runs_side_by_side(done: Path, tmp_path: Path) -> None:
