@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from runs import TINY, CommandLine, packed_folder
 
+from oskar.data.people_reader import N_LABELLED
 from oskar.errors import AbsentError, InputError, InterruptedRunError, StoppedRunError
 from oskar.tasks import everything
 from oskar.tasks.evaluate import NamedTask, named_task
@@ -197,3 +198,28 @@ def test_settings_reach_every_part() -> None:
         )  # fmt: skip
     with pytest.raises(InputError, match="steps"):
         AllConfig(steps=0)
+
+
+@pytest.mark.slow
+def test_the_people_have_something_for_every_part(
+    oskar: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [word for word in TINY if not word.startswith(("data.captions", "tokens.vocabulary", "tokens.n_words"))]
+    code, printed = oskar("pretrain", "oskar-tiny", "--data", "people:8", "--out", tmp_path / "run", *settings)
+    assert code == 0, printed
+    monkeypatch.setitem(N_LABELLED, "train", 56)
+    monkeypatch.setitem(N_LABELLED, "test", 28)
+    code, printed = oskar("evaluate", tmp_path / "run", "--task", "all", "--data", "people", "steps=2")
+    assert code == 0, printed
+    table = json.loads((tmp_path / "run" / "evaluations" / "all-people-seed0.json").read_text())
+    assert set(status_of(table).values()) == {"finished"}
+    for part, planned in zip(table["parts"], PARTS, strict=True):
+        assert [row["metric"] for row in part["rows"]] == list(planned.metrics)
+        assert all(isinstance(row["value"], float) for row in part["rows"]), part
+        assert all("random_weights" in row["controls"] for row in part["rows"]), part
+    code, printed = oskar("report", tmp_path / "run")
+    assert code == 0, printed
+    report = (tmp_path / "run" / "report.html").read_text()
+    for part in PARTS:
+        assert f"{part.modality}, {part.task} on people" in report
+    assert "not finished" not in report

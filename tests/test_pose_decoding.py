@@ -216,6 +216,8 @@ def test_people_do_not_see_each_other(config: Config, make_clips: MakeClips) -> 
     before, after = decoder.relative(features, targets), decoder.relative(other, targets)
     assert torch.equal(before[:, :34], after[:, :34])
     assert not torch.equal(before[:, 34:], after[:, 34:])
+    alike = decoder.relative(torch.ones(2, 68, 8), targets).detach()
+    assert len({tuple(row) for row in alike[0, :34].flatten(1).round(decimals=4).tolist()}) > 30  # each its own place
 
 
 def recomputed(rows: list[dict[str, str]], name: str) -> dict[str, float]:
