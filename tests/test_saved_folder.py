@@ -218,6 +218,13 @@ def test_the_hash_of_preprocessing_follows_what_clips_become(run: Path) -> None:
     other = pretrained.config.with_overrides(["tokens.n_frames=8"])
     assert preprocessing(other, pretrained.words) != facts
     assert preprocessing(pretrained.config, None) != facts
+    for changed in (
+        "tokens.resolution=64", "tokens.patch_size=16", "tokens.tubelet_frames=1", "tokens.min_contrast=0.1",
+        "tokens.n_people=3", "tokens.segment_frames=2", "tokens.min_confidence=0.4", "tokens.joint_frame=clip",
+        "tokens.n_words=9", "clip.crop_scale=[0.3, 1.0]", "clip.projection=pinhole", "clip.focal_lengths=2",
+        "clip.box_margin=0.2",
+    ):  # fmt: skip
+        assert preprocessing(pretrained.config.with_overrides([changed]), pretrained.words) != facts, changed
     assert preprocessing(pretrained.config.with_overrides(["train.lr=1"]), pretrained.words) == facts
     assert first == load(run).pretrained.preprocessing_sha256
 
