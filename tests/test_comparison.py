@@ -380,9 +380,8 @@ def test_runs_of_other_batch_sizes_lie_at_the_clips_they_saw() -> None:
     assert panel.over == "clips seen"
     places = []
     for stroke in strokes.values():
-        path = re.search(
-            rf'<path d="(M [^"]*)" clip-path="[^"]*" style="fill: none; stroke: {stroke.colour}', panel.svg
-        )
+        style = rf'clip-path="[^"]*" style="fill: none; [^"]*stroke: {stroke.colour}'
+        path = re.search(rf'<path d="(M [^"]*)" {style}', panel.svg)
         assert path is not None
         places.append([float(x) for x, _ in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1])])
     a, b, c = places
