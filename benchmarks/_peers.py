@@ -37,7 +37,7 @@ class PeerStep:
     def __call__(self) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_autocast):
             loss = self.loss()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.trained.parameters(), _CLIP_NORM)
         self.optimizer.step()
         self.after_step()
@@ -67,7 +67,7 @@ class VJEPAStep(PeerStep):
             pred_num_hidden_layers=own.predictor.n_layers,
             pred_num_attention_heads=own.predictor.n_heads,
         )
-        module: Any = VJEPA2Model._from_config(config, attn_implementation="sdpa")
+        module: Any = VJEPA2Model._from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
         self.encoder, self.predictor = module.encoder, module.predictor
         self.target = copy.deepcopy(module.encoder).requires_grad_(False).to(device)
         super().__init__(module, device, is_autocast)
@@ -127,7 +127,8 @@ class VideoMAEStep(PeerStep):
             decoder_num_attention_heads=n_heads,
             decoder_intermediate_size=_MLP_RATIO * width,
         )
-        super().__init__(VideoMAEForPreTraining._from_config(config, attn_implementation="sdpa"), device, is_autocast)
+        module: Any = VideoMAEForPreTraining._from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+        super().__init__(module, device, is_autocast)
         self.pixels = normalised(made_clips(own, n_clips).frames).to(device)
         steps = own.tokens.n_frames // own.tokens.tubelet_frames
         n_places = own_tokens(own) // steps

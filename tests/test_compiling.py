@@ -35,7 +35,7 @@ def batches(make_clips: MakeClips, config: Config, n: int) -> list[Batch]:
 
 def trained(module: MaskedPrediction, batch: Batch) -> torch.Tensor:
     loss: torch.Tensor = module(batch)["loss"]
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     module.after_step(0.5)
     return loss
 

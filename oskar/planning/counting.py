@@ -22,11 +22,11 @@ Shape = tuple[int, ...]
 
 
 def _cpu_attention(query: Shape, key: Shape, value: Shape, *rest: object, **names: object) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _cpu_attention_backward(grad_out: Shape, query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
-    return int(sdpa_backward_flop_count(grad_out, query, key, value))
+    return int(sdpa_backward_flop_count(grad_out, query, key, value))  # type: ignore[no-untyped-call]
 
 
 def flop_counter() -> FlopCounterMode:
@@ -41,7 +41,7 @@ def flop_counter() -> FlopCounterMode:
     )
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are alive, and the most there were since ``reset``.
 
     A storage counts once however many tensors share it, until the last of them is gone. What an
@@ -49,7 +49,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._alive: dict[int, weakref.ref[Any]] = {}
 

@@ -29,7 +29,7 @@ class TrainingStep:
 
     def forward_backward(self, batch: Batch) -> None:
         """Add a part's gradients to those that are there."""
-        self.loss(batch).backward()
+        self.loss(batch).backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
         """Clip, move the weights and the momentum encoders, drop the gradients."""
