@@ -127,7 +127,8 @@ class VideoMAEStep(PeerStep):
             decoder_num_attention_heads=n_heads,
             decoder_intermediate_size=_MLP_RATIO * width,
         )
-        super().__init__(VideoMAEForPreTraining._from_config(config, attn_implementation="sdpa"), device, is_autocast)  # type: ignore[no-untyped-call]
+        module: Any = VideoMAEForPreTraining._from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+        super().__init__(module, device, is_autocast)
         self.pixels = normalised(made_clips(own, n_clips).frames).to(device)
         steps = own.tokens.n_frames // own.tokens.tubelet_frames
         n_places = own_tokens(own) // steps

@@ -53,18 +53,17 @@ class Forms:
         result = torch.zeros_like(query)
         for order, is_own, pairs in self.slices:
             idx = order[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
-            q, k, v = (x.gather(2, idx) for x in (query, key, value))
-            part = F.scaled_dot_product_attention(q, k, v, attn_mask=pairs)
+            own_query, own_key, own_value = (x.gather(2, idx) for x in (query, key, value))
+            part = F.scaled_dot_product_attention(own_query, own_key, own_value, attn_mask=pairs)
             result = result.scatter_add(2, idx, part * is_own[:, None, :, None])
         return result
 
     def ragged(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """One product for each clip and modality, without padding: what a kernel for ragged rows would do at best."""
+        """One product for each clip and modality, without padding; torch has no CPU kernel that does it at once."""
         result = torch.zeros_like(query)
         for clip, places in self.rows:
-            q, k, v = (x[clip, :, places][None] for x in (query, key, value))
-            part = F.scaled_dot_product_attention(q, k, v)
-            result[clip, :, places] = part[0]
+            own_query, own_key, own_value = (x[clip, :, places][None] for x in (query, key, value))
+            result[clip, :, places] = F.scaled_dot_product_attention(own_query, own_key, own_value)[0]
         return result
 
 
