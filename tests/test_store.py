@@ -299,6 +299,15 @@ def test_which_captions_count_is_free_at_every_run(
         assert ('"0":' in opened.words.to_json()) == (which == "all")
 
 
+def test_every_file_that_was_read_is_let_go(store: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go: set[str] = set()
+    monkeypatch.setattr(ArraysFile, "forget_pages", lambda file: let_go.add(file.path.name))
+    clips = read(open_training([str(store)], config).reader, [0, 2], TrainingDraw(0, 0))
+    assert "clips.safetensors" in let_go
+    build_batch(clips, config, 0)
+    assert let_go == {"clips.safetensors", "shard-000000.safetensors", "shard-000001.safetensors"}
+
+
 def test_evaluation_is_refused(store: Path, config: Config) -> None:
     with pytest.raises(InputError, match="evaluate on the data it was made from"):
         open_split([str(store)], config, None, "test")
