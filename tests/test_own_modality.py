@@ -28,7 +28,8 @@ assert clips.motion.isnan().all((1, 2)).nonzero().flatten().tolist() == [3, 7]
 broken = clips.motion.clone()
 broken[0, 5, 2] = torch.nan  # one sample of token 1
 source = MotionTokens(broken, page.CONFIG.tokens)
-assert source.is_valid.tolist() == [[clip not in (3, 7) and (clip, k) != (0, 1) for k in range(16)] for clip in range(8)]
+measured = [[clip not in (3, 7) and (clip, k) != (0, 1) for k in range(16)] for clip in range(8)]
+assert source.is_valid.tolist() == measured
 taken = source.take(torch.tensor([2, 5]), torch.tensor([0, 15]))
 by_hand = torch.stack([clips.motion[2, 0:4], clips.motion[5, 60:64]]) / torch.tensor(MOTION_SCALE)
 assert torch.equal(taken, by_hand.flatten(1))
@@ -58,8 +59,8 @@ for target in ("latent", "input"):
     for names in (("motion",), ("video", "skeleton", "text", "motion")):
         small = replace(config.tokens, modalities=names, resolution=32, n_words=8, vocabulary_size=50)
         config = replace(config, tokens=small)
-        loss = MaskedPrediction(config)(idle_batch(config))["loss_motion"]
-        assert loss.isfinite(), (target, names)
+        name = "loss_motion" if len(names) == 1 else "loss"  # one clip may draw no motion where there is more
+        assert MaskedPrediction(config)(idle_batch(config))[name].isfinite(), (target, names)
 """
 
 
