@@ -252,7 +252,8 @@ def _put(folder: Path, stem: str, suffix: str, write: Callable[[Path], None]) ->
 
 def _remove_others(folder: Path, card: IndexCard) -> None:
     """Files that earlier or killed writers left; a reader that has them open keeps them."""
-    for pattern in ("vectors-*.safetensors", "clips-*.sqlite", f"{TEMPORARY}*"):
+    # safetensors too writes beside the place first, to a name of its own that starts with .tmp
+    for pattern in ("vectors-*.safetensors", "clips-*.sqlite", f"{TEMPORARY}*", ".tmp*"):
         for path in folder.glob(pattern):
             if path.name not in (card.vectors.name, card.clips.name):
                 path.unlink(missing_ok=True)
