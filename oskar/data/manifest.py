@@ -63,7 +63,7 @@ def read_manifest(
         if source.suffix.lower() not in (".csv", ".parquet"):
             raise InputError(
                 f"data {source}: a {source.suffix or 'nameless'} file",
-                fix="name a folder, or a .csv or .parquet manifest",
+                fix="name a folder, a .csv manifest or a .parquet one",
             )
         is_csv = source.suffix.lower() == ".csv"
         folder, table = source.parent, read_table(source) if is_csv else read_parquet_table(source)
