@@ -188,6 +188,8 @@ def test_places_that_are_no_data(tmp_path: Path) -> None:
         read_manifest(tmp_path)
     with pytest.raises(InputError, match=r"rows\.parquet: cannot be read as Parquet"):
         read_manifest(touch(tmp_path / "rows.parquet"))
+    with pytest.raises(InputError, match=r"rows\.json: a \.json file. Fix: name a folder, a \.csv"):
+        read_manifest(touch(tmp_path / "rows.json"))
     touch(tmp_path / "v.mp4")
     (tmp_path / "index.csv").symlink_to("gone.csv")
     with pytest.raises(InputError, match=r"index\.csv: cannot be read"):

@@ -104,6 +104,8 @@ def test_a_read_depends_on_the_clip_and_the_draw_alone(draw: Draw, config: Confi
         again = row_of(read(reader, [index], draw), reader.clip_id(index))
         beside = row_of(together, reader.clip_id(index))
         for name, value in alone.items():
+            if value is None and beside[name] is None:
+                continue
             if value is None:
                 if name not in ("boxes", "word_ids", "tubelets"):
                     assert not beside[name.replace("frames", "has_video").replace("joints", "has_skeleton")].any()

@@ -109,7 +109,7 @@ def open_table(data: str | Path, faults: dict[str, InputError] | None = None) ->
         if source.suffix.lower() not in (".csv", ".parquet"):
             raise InputError(
                 f"data {source}: a {source.suffix or 'nameless'} file",
-                fix="name a folder, or a .csv or .parquet manifest",
+                fix="name a folder, a .csv manifest or a .parquet one",
             )
         is_csv = source.suffix.lower() == ".csv"
         table = read_table(source) if is_csv else read_parquet_table(source)
