@@ -13,13 +13,14 @@ import pytest
 import torch
 from processes import PATIENCE_SECONDS, codes_of, commands, free_port, n_lines, printed, together, wait_for_lines
 from runs import TINY, CommandLine, packed_folder, records, shrunk
+from torch.distributed import FileStore
 from torch.distributed.rendezvous import rendezvous
 
 from oskar.config import TrainConfig
 from oskar.data.stream import LoadedStep
 from oskar.errors import InputError, StoppedRunError
 from oskar.pretraining import MaskedPrediction
-from oskar.train import distributed
+from oskar.train import distributed, meeting
 from oskar.train.checkpoint import latest_checkpoint, load_checkpoint
 from oskar.train.distributed import Processes
 from oskar.train.loop import BatchStream, Trainer
@@ -180,7 +181,7 @@ def test_a_world_without_a_meeting_point_is_an_error(monkeypatch: pytest.MonkeyP
 
 
 def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(distributed, "START_SECONDS", 2.0)
+    monkeypatch.setattr(meeting, "START_SECONDS", 2.0)
 
     def comes_alone(rank: int) -> None:
         if rank == 0:
@@ -198,6 +199,26 @@ def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch, t
 
     assert together(2, tmp_path / "alone", comes_alone) == [0, 0], printed(tmp_path / "alone", 2)
     assert together(2, tmp_path / "late", comes_late) == [0, 0], printed(tmp_path / "late", 2)
+
+
+def test_what_the_processes_before_a_restart_said_is_not_heard(tmp_path: Path) -> None:
+    """They met over the same store, said who they were, and died: the next agree on another name all the same."""
+    path = str(tmp_path / "store")
+
+    def agreed(folder: Path) -> list[str]:
+        def work(rank: int) -> None:
+            time.sleep((0.3, 0.0, 0.6)[rank])  # in any order
+            print(meeting.agree_on_an_attempt(FileStore(path, -1), rank, 3), flush=True)
+
+        assert together(3, folder, work) == [0, 0, 0], printed(folder, 3)
+        return printed(folder, 3)
+
+    store = FileStore(path, -1)
+    store.set("here/1", "stale")  # one more attempt, which ended before all had come
+    store.set("list", "stale stale stale")
+    first, second = agreed(tmp_path / "first"), agreed(tmp_path / "second")
+    assert len(set(first)) == len(set(second)) == 1
+    assert first != second
 
 
 def test_only_pretraining_takes_several_processes(

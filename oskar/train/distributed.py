@@ -14,18 +14,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from oskar.errors import InputError, OskarError, StoppedRunError
+from oskar.train.meeting import meet
 
-START_SECONDS = 900.0  # machines start at different times, and read Python from disks of different speed
 LOST_SECONDS = 5.0  # how long the others may take to say that they have met an error too
 _SIGNS_OF_A_LOST_PEER = ("gloo", "NCCL", "Connection", "Broken pipe", "store")
 
@@ -73,8 +72,8 @@ class Processes:
                 f"WORLD_SIZE = {n}, but {', '.join(missing)} is not in the environment",
                 fix="start the processes with torchrun, or unset WORLD_SIZE",
             )
-        store, rank, n = _meet(n, timeout_seconds, with_cuda=with_cuda)
-        return cls(rank, n, _from_environment("LOCAL_RANK", rank), PrefixStore("oskar", store))
+        store, rank, n = meet(n, timeout_seconds, with_cuda=with_cuda)
+        return cls(rank, n, _from_environment("LOCAL_RANK", rank), PrefixStore("said", store))
 
     @property
     def is_first(self) -> bool:
@@ -261,38 +260,6 @@ class Processes:
         is_gone = heard["host"] == self.host and not is_running(heard["pid"])
         state = "has died" if is_gone else "does not answer"
         return f"{name} {state}; it was last heard of {time.time() - heard['at']:.0f} s ago in phase: {heard['phase']}"
-
-
-def _meet(n: int, timeout_seconds: float, *, with_cuda: bool) -> tuple[Store, int, int]:
-    """Find the others, wait for all of them, and connect."""
-    try:
-        store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
-        _wait_for_all(store, rank, n)
-        # What processes say goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
-        backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
-        timeout = timedelta(seconds=timeout_seconds)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
-    except RuntimeError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise StoppedRunError(
-            f"rank {os.environ['RANK']} of {n}: the processes did not meet at {place} ({error})",
-            fix="see that all of them are started, with the same address, and that the port is free and open",
-        ) from error
-    return store, rank, n
-
-
-def _wait_for_all(store: Store, rank: int, n: int) -> None:
-    """Wait until every process has come this far: the first collective itself waits only for a step's time."""
-    keys = [f"oskar/here/{other}" for other in range(n)]
-    store.set(keys[rank], "")
-    until = time.monotonic() + START_SECONDS
-    while missing := [other for other, key in enumerate(keys) if not store.check([key])]:
-        if time.monotonic() > until:
-            raise StoppedRunError(
-                f"rank {rank} of {n}: ranks {missing} have not started within {START_SECONDS:.0f} s",
-                fix="see their logs, and that every machine runs the same command",
-            )
-        time.sleep(0.05)
 
 
 def is_running(pid: int) -> bool:
