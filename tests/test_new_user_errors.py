@@ -84,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mixed_run: Path, mixed_data: 
         ("prepare {root}/absent --out {new}", ("{root}/absent",)),
         ("prepare {root}/empty --out {new}", ("{root}/empty",)),
         ("prepare {root}/plain --out {new} --poses {root}/absent", ("{root}/absent",)),
-        ("prepare {root}/plain --out {new} --pose-model {root}/absent.onnx", ("--pose-convention None", "yolo-pose or rtmpose")),
+        ("prepare {root}/plain --out {new} --pose-model {root}/no.onnx", ("--pose-convention None", "rtmpose")),
         ("prepare {root}/plain --out {new} --engine spark", ("engine", "'spark'")),
         ("prepare {root}/plain --out {new} pose.conf=1", ("unknown key 'pose.conf'",)),
         # pretrain
