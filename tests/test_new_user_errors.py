@@ -84,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mixed_run: Path, mixed_data: 
         ("prepare {root}/absent --out {new}", ("{root}/absent",)),
         ("prepare {root}/empty --out {new}", ("{root}/empty",)),
         ("prepare {root}/plain --out {new} --poses {root}/absent", ("{root}/absent",)),
-        ("prepare {root}/plain --out {new} --pose-model {root}/no.onnx", ("--pose-convention None", "rtmpose")),
+        ("prepare {root}/plain --out {new} --pose-model {root}/absent.onnx", ("--pose-convention None", "yolo-pose")),
         ("prepare {root}/plain --out {new} --engine spark", ("engine", "'spark'")),
         ("prepare {root}/plain --out {new} pose.conf=1", ("unknown key 'pose.conf'",)),
         # pretrain
@@ -103,6 +103,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mixed_run: Path, mixed_data: 
             ("plain", "skeleton"),
         ),
         # plan
+        ("plan oskar-hugest", ("unknown recipe 'oskar-hugest'", "`oskar recipes` lists all")),
         ("plan oskar-tiny --config {root}/absent.json", ("absent.json",)),
         ("plan --config {root}/absent.json", ("absent.json", "does not exist")),
         ("plan oskar-tiny model.widht=64", ("'model.widht'", "model.width")),
@@ -115,6 +116,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mixed_run: Path, mixed_data: 
         ("tokenize {root}/plain --out {new} --views 0", ("views", "0")),
         ("tokenize {root}/plain --out {new} token.resolution=32", ("'token.resolution'", "tokens.resolution")),
         # evaluate
+        ("evaluate {run} --data {root}/plain", ("data {root}/plain", "no clip of split 'train'", "column split")),
         ("evaluate {root}/absent --data {data}", ("{root}/absent",)),
         ("evaluate {root}/unfinished --data {data}", ("{root}/unfinished",)),
         ("evaluate {run} --data {data} --task recognise", ("'recognise'", "action-recognition")),
@@ -165,8 +167,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, mixed_run: Path, mixed_data: 
         ("serve {root}/db --videos {root}/absent --port 0", ("{root}/absent",)),
         ("serve {root}/db_of_another --videos {data} --run {run} --port 0", ("db_of_another", "a" * 64)),
         # report
+        ("report {root}/empty", ("{root}/empty holds no run", "oskar pretrain")),
+        ("report {run} --out {root}/full", ("--out {root}/full cannot be a file",)),
+        ("report {run} {run} --out {root}/two.html", ("one run twice",)),
         # compare
+        ("compare --out {new} --data {data} --budget-samples 8", ("nothing to compare",)),
+        ("compare oskar-tiny --out {new} --data {data} --seeds a,b --budget-samples 8", ("--seeds 'a,b'",)),
         # export
+        ("export {root}/absent --out {new}", ("{root}/absent is not a folder",)),
+        ("export {root}/absent --out {new} --to tflite", ("--to 'tflite'", "onnx or torch")),
     ],
 )  # fmt: skip
 def test_a_wrong_command_says_what_to_do(
