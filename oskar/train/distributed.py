@@ -267,6 +267,8 @@ def _meet(n: int, timeout_seconds: float, *, with_cuda: bool) -> tuple[Store, in
     """Find the others, wait for all of them, and connect."""
     try:
         store, rank, n = next(rendezvous("env://", timeout=timedelta(seconds=START_SECONDS)))
+        # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
+        store = PrefixStore(f"attempt/{_from_environment('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         _wait_for_all(store, rank, n)
         # What processes say goes over the CPU, whatever the gradients go over: saying it never waits for a GPU.
         backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
