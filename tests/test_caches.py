@@ -16,6 +16,7 @@ from oskar.data.decoding import read_frames
 from oskar.data.frame_cache import FrameCache
 from oskar.data.open import open_training
 from oskar.data.reader import EvaluationWindow, TrainingDraw
+from oskar.data.stream import StepDataset
 from oskar.errors import InputError
 from oskar.randomness import hash_id
 
@@ -105,21 +106,23 @@ def test_several_clips_of_one_decoded_video(
         return original(path, frame_idx, **more)
 
     monkeypatch.setattr("oskar.data.folder_reader.read_frames", counting)
-    clips = reader.read([1, 1, 1, 0], draw).clips
+    clips = reader.read([1, 1, 1, 0, 0, 0], replace(draw, n_repeats=3)).clips
     assert len(decoded) == (0 if cache_gib else 2)
     assert alone is not None
     assert alone.frames is not None
     assert clips is not None
     assert clips.frames is not None
     assert clips.joints is not None
-    assert clips.clip_ids.tolist() == [hash_id(name) for name in ("v/v1", "v/v1#1", "v/v1#2", "v/v0")]
+    names = [f"v/v{i}{repeat}" for i in (1, 0) for repeat in ("", "#1", "#2")]
+    assert clips.clip_ids.tolist() == [hash_id(name) for name in names]
     assert torch.equal(clips.frames[0], alone.frames[0])
-    assert len({frames.numpy().tobytes() for frames in clips.frames}) == 4
-    assert len({joints.numpy().tobytes() for joints in clips.joints}) == 4
-    as_named = reader.read([1, 0, 1], draw).clips  # not in a row: the same clip again
+    assert len({frames.numpy().tobytes() for frames in clips.frames}) == 6
+    assert len({joints.numpy().tobytes() for joints in clips.joints}) == 6
+    as_named = reader.read([1, 1], draw).clips  # one epoch ends with the clip that the next begins with
     assert as_named is not None
     assert as_named.frames is not None
-    assert torch.equal(as_named.frames[0], as_named.frames[2])
+    assert torch.equal(as_named.frames[0], alone.frames[0])
+    assert torch.equal(as_named.frames[1], alone.frames[0])
 
 
 def test_evaluation_repeats_the_clip_itself(tmp_path: Path, config: Config) -> None:
@@ -131,6 +134,25 @@ def test_evaluation_repeats_the_clip_itself(tmp_path: Path, config: Config) -> N
 
 def test_people_repeat_with_masks_of_their_own(config: Config) -> None:
     reader = open_training(["people:3"], config).reader
-    clips = reader.read([1, 1, 2], TrainingDraw(0, 0)).clips
+    clips = reader.read([1, 1, 2, 2], TrainingDraw(0, 0, n_repeats=2)).clips
     assert clips is not None
-    assert len(set(clips.clip_ids.tolist())) == 3
+    assert len(set(clips.clip_ids.tolist())) == 4
+
+
+def test_a_batch_is_the_same_however_it_is_cut(tmp_path: Path, config: Config) -> None:
+    """Of one clip from each of three sets, equal ones stand side by side where epochs meet, and in each part."""
+    data = [str(video_folder(tmp_path / name, 1)) for name in ("a", "b")]
+    reader = open_training([*data, "people:1"], config).reader
+
+    def ids(n_processes: int, accumulation: int) -> list[list[int]]:
+        cut = {"n_steps": 4, "batch_size": 8, "seed": 0, "accumulation": accumulation, "n_processes": n_processes}
+        ranks = [StepDataset(reader, lambda clips, _: clips, rank=rank, **cut) for rank in range(n_processes)]
+        return [
+            sorted(i for rank in ranks for part in rank[step].parts for i in part.clip_ids.tolist())
+            for step in range(4)
+        ]
+
+    names = [hash_id(reader.clip_id(i)) for i in range(3)]
+    whole = ids(1, 1)
+    assert {i for step in whole for i in step} == set(names)
+    assert ids(2, 1) == ids(1, 4) == ids(4, 2) == whole

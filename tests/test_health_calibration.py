@@ -1,12 +1,11 @@
 """The verdict against planted failures and healthy runs: small models on the synthetic people, minutes on one core."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
 
 from oskar.clip import ClipBatch
 from oskar.config import (
@@ -81,10 +80,6 @@ def people(n_clips: int, tokens: TokensConfig) -> ClipBatch:
     )
 
 
-def choose(clips: ClipBatch, idx: Tensor) -> ClipBatch:
-    return ClipBatch(**{field.name: getattr(clips, field.name)[idx] for field in fields(clips)})
-
-
 def train(config: Config, n_steps: int, *, plant: Plant | None = None, plant_step: int = 0) -> list[Record]:
     """Records as the loop writes them; ``plant`` spoils the model anew before every step after ``plant_step``."""
     torch.manual_seed(config.train.seed)
@@ -97,7 +92,7 @@ def train(config: Config, n_steps: int, *, plant: Plant | None = None, plant_ste
         if plant is not None and step >= plant_step:
             plant(module)
         chosen = torch.randint(len(clips), (config.train.batch_size,), generator=draws)
-        batch = build_batch(choose(clips, chosen), config, step)
+        batch = build_batch(clips.rows(chosen), config, step)
         set_rates(optimizer, lr_at(step, config.train), config.train.weight_decay)
         losses = module(batch)
         losses["loss"].backward()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from processes import PATIENCE_SECONDS, codes_of, commands, free_port, n_lines, printed, together, wait_for_lines
 from runs import TINY, CommandLine, packed_folder, records, shrunk
-from torch.distributed import FileStore
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from oskar.config import TrainConfig

@@ -11,6 +11,7 @@ from test_stream import NumberedReader, dataset, keep, labels_of
 from oskar.data import order as order_module
 from oskar.data.order import MIXED_BLOCKS, EpochOrder, epoch_order, keyed_order
 from oskar.data.pooled_reader import PooledReader
+from oskar.data.reader import TrainingDraw
 from oskar.data.stream import StepDataset
 from oskar.errors import InputError
 
@@ -111,6 +112,7 @@ def test_clips_per_decode_repeat_a_clip_in_a_row() -> None:
     steps = StepDataset(reader, keep, n_steps=9, batch_size=4, accumulation=2, seed=0, clips_per_decode=2)
     labels = [label for step in range(3) for label in labels_of(steps[step])]
     assert labels == [i for i in epoch_order(6, 0, 0).tolist() for _ in range(2)]
+    assert {draw.n_repeats for draw in reader.draws if isinstance(draw, TrainingDraw)} == {2}
     with pytest.raises(InputError, match=r"data\.clips_per_decode = 3: a part of a batch has 2 clips"):
         StepDataset(reader, keep, n_steps=9, batch_size=4, accumulation=2, seed=0, clips_per_decode=3)
     assert labels_of(dataset(NumberedReader(6))[0]) == epoch_order(6, 0, 0).tolist()[:4]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from oskar.data.frame_choice import evaluation_frames, n_uniforms, training_fram
 from oskar.data.joint_arrays import Arrays
 from oskar.data.manifest import Manifest
 from oskar.data.parquet import ColumnRows, Mapped
-from oskar.data.reader import ClipLength, Draw, EvaluationWindow, ReadClips, Span, TrainingDraw, repeated_id
+from oskar.data.reader import ClipLength, Draw, EvaluationWindow, ReadClips, Span, TrainingDraw, n_repeats, repeated_id
 from oskar.data.rows import Row
 from oskar.data.skeletons import PackedSkeletons, SkeletonSequence, folder_layout, place, read_joints_file
 from oskar.data.windows import evenly
@@ -92,10 +91,10 @@ class FolderReader:
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
         clips: list[Clip] = []
         bad: list[tuple[str, str]] = []
-        is_training = isinstance(draw, TrainingDraw)
-        for index, several in groupby(indices) if is_training else ((index, [index]) for index in indices):
+        n = n_repeats(draw)
+        for index in indices[::n]:
             try:
-                clips += self._read_views(self.rows[index], len(list(several)), draw)
+                clips += self._read_views(self.rows[index], n, draw)
             except InputError as error:
                 bad.append((self.clip_id(index), str(error)))
         tokens = self._config.tokens

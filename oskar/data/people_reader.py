@@ -10,7 +10,7 @@ from oskar.clip import ClipBatch
 from oskar.config import Config
 from oskar.data.formats.video_text import VideoQuestion
 from oskar.data.people import ACTIONS, PeopleWorld, clip_name, describe, generate
-from oskar.data.reader import Draw, ReadClips, TrainingDraw, repeat_numbers, repeated_id
+from oskar.data.reader import Draw, ReadClips, n_repeats, repeated_id
 from oskar.errors import InputError
 from oskar.randomness import hash_id
 from oskar.tokens.words import Words
@@ -100,8 +100,7 @@ class PeopleReader:
         )
 
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
-        repeats = repeat_numbers(indices) if isinstance(draw, TrainingDraw) else [0] * len(indices)
-        names = [repeated_id(self.clip_id(i), number) for i, number in zip(indices, repeats, strict=True)]
+        names = [repeated_id(self.clip_id(i), place % n_repeats(draw)) for place, i in enumerate(indices)]
         people = generate(self._world, torch.tensor(indices), self._seed, self._split)
         tokens = self._config.tokens
         word_ids = None

@@ -9,10 +9,16 @@ from oskar.clip import ClipBatch
 
 @dataclass(frozen=True, slots=True)
 class TrainingDraw:
-    """Read for training: windows, crops and yaw are drawn from (seed, step, clip id)."""
+    """Read for training: windows, crops and yaw are drawn from (seed, step, clip id).
+
+    Every index is there ``n_repeats`` times in a row, to be read as that many clips: ``repeated_id``. Equal indices
+    beyond that, as where an epoch ends with the clip that the next begins with, are the same clip: what is drawn
+    must not depend on what else a batch holds.
+    """
 
     seed: int
     step: int
+    n_repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,9 @@ def evaluation_views(n_windows: int, n_crops: int) -> tuple[EvaluationWindow, ..
 Draw = TrainingDraw | EvaluationWindow
 
 
-def repeat_numbers(indices: Sequence[int]) -> list[int]:
-    """How many equal indices stand directly before each: 0 unless several clips are wanted of one decoded video."""
-    numbers: list[int] = []
-    for i, index in enumerate(indices):
-        numbers.append(numbers[-1] + 1 if i and indices[i - 1] == index else 0)
-    return numbers
+def n_repeats(draw: Draw) -> int:
+    """How many clips are wanted of each index."""
+    return draw.n_repeats if isinstance(draw, TrainingDraw) else 1
 
 
 def repeated_id(clip_id: str, number: int) -> str:
@@ -92,5 +95,5 @@ class ClipReader(Protocol):
     def read(self, indices: Sequence[int], draw: Draw) -> ReadClips:
         """Read clips; a clip that cannot be read is listed, never replaced by another.
 
-        An index that is there several times in a row, in training, is read as clips of its own: ``repeated_id``.
+        In training the repeats of an index are clips of their own: ``TrainingDraw``.
         """

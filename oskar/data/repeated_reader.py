@@ -38,7 +38,7 @@ class RepeatedReader:
         parts: list[ClipBatch] = []
         bad: dict[str, str] = {}
         for number in range(self._n_repeats):
-            read = self._reader.read(indices, TrainingDraw(draw.seed + number * _SEED_STRIDE, draw.step))
+            read = self._reader.read(indices, replace(draw, seed=draw.seed + number * _SEED_STRIDE))
             bad |= dict(read.bad)
             if read.clips is not None:
                 parts.append(replace(read.clips, clip_ids=read.clips.clip_ids ^ (number * _SEED_STRIDE)))

@@ -51,7 +51,7 @@ class StepDataset(Dataset[LoadedStep]):
         if self._part_size % clips_per_decode:
             raise InputError(
                 f"data.clips_per_decode = {clips_per_decode}: a part of a batch has {self._part_size} clips",
-                fix="use a divisor of train.batch_size / train.accumulation",
+                fix="use a divisor of train.batch_size / (processes x train.accumulation)",
             )
         self._repeats = clips_per_decode
         self._first, self._n = rank * (batch_size // n_processes), batch_size // n_processes
@@ -64,10 +64,11 @@ class StepDataset(Dataset[LoadedStep]):
         first, n = step * self._batch_size + self._first, self._n
         places = self._order.at(first // self._repeats, n // self._repeats)
         indices = [index for index in places for _ in range(self._repeats)]
+        draw = TrainingDraw(self._seed, step, self._repeats)
         parts: list[Any] = []
         bad: list[tuple[str, str]] = []
         for start in range(0, len(indices), self._part_size):
-            read = self._reader.read(indices[start : start + self._part_size], TrainingDraw(self._seed, step))
+            read = self._reader.read(indices[start : start + self._part_size], draw)
             bad += read.bad
             if read.clips is not None:
                 parts += self._built(read.clips, step, bad)

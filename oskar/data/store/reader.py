@@ -12,7 +12,7 @@ from torch import Tensor
 from oskar.clip import ClipBatch
 from oskar.config import Config
 from oskar.data.bounded_folder import BoundedFolder
-from oskar.data.reader import Draw, ReadClips, TrainingDraw, repeat_numbers, repeated_id
+from oskar.data.reader import Draw, ReadClips, TrainingDraw, n_repeats, repeated_id
 from oskar.data.store.index import (
     INDEX_FILE,
     PLAN_FILE,
@@ -137,8 +137,7 @@ class StoreReader:
         if not isinstance(draw, TrainingDraw):
             raise InputError("a token store has no evaluation windows", fix="evaluate on the data it was made from")
         names = [self.clip_id(i) for i in indices]
-        repeats = repeat_numbers(indices)
-        ids = torch.tensor([hash_id(repeated_id(*pair)) for pair in zip(names, repeats, strict=True)])
+        ids = torch.tensor([hash_id(repeated_id(name, place % n_repeats(draw))) for place, name in enumerate(names)])
         view = integers(clip_keys(draw.seed, draw.step, ids), _VIEW_STREAM, self._index.views).numpy()
         rows = self._rows[np.asarray(indices)]
         bad: dict[int, str] = {}
