@@ -136,7 +136,7 @@ def empty(folder: Path) -> Path:
         (bad_column, ("index.csv", "'lable'", "did you mean label")),
         (outside, ("index.csv", "../secret.mkv", "move the file into the folder")),
         (missing_file, ("index.csv line 3", "w.mkv", "does not exist")),
-        (lambda folder: folder / "v0.mkv", ("v0.mkv", ".parquet manifest")),
+        (lambda folder: folder / "v0.mkv", ("v0.mkv", ".csv manifest")),
         (lambda folder: "people:many", ("people:many", "people:CLIPS")),
     ],
 )  # fmt: skip
